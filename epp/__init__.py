@@ -1,0 +1,38 @@
+"""Everything a plug-in author imports."""
+
+from epp.signals import column, signal
+from epp.types import (
+    Column,
+    Decision,
+    Endpoint,
+    Endpoints,
+    Mask,
+    Media,
+    Outcome,
+    Prompt,
+    Refused,
+    Request,
+    Rows,
+    Run,
+    Scores,
+    Usage,
+)
+
+__all__ = [
+    "Column",
+    "Decision",
+    "Endpoint",
+    "Endpoints",
+    "Mask",
+    "Media",
+    "Outcome",
+    "Prompt",
+    "Refused",
+    "Request",
+    "Rows",
+    "Run",
+    "Scores",
+    "Usage",
+    "column",
+    "signal",
+]
