@@ -1,0 +1,116 @@
+"""What a decision says: who was left, who voted how, who was picked, and what went wrong on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from epp.endpoints import Endpoint, Scores
+from epp.request import Refused, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one filter (or `subset`, `cooling`) left out: the keys of the endpoints it removed."""
+
+    by: str
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One scorer's votes over the candidates of a run, before weighting, shape (n,)."""
+
+    by: str
+    weight: float
+    scores: Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """A plug-in's result that broke the contract and what was done about it."""
+
+    by: str
+    rule: str
+    """exception, shape, range, nan, suspended, timeout or rows."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Seconds one plug-in took in one place."""
+
+    by: str
+    place: str
+    """filter, signal, scorer, picker, profile_handler, screener or admitter."""
+    seconds: float
+
+
+@dataclass(slots=True)
+class Run:
+    """What one profile came to: who was left, who voted how, who was picked."""
+
+    profile: str
+    candidates: tuple[Endpoint, ...] = ()
+    """After the filters, n of them, in the order of every vote."""
+    steps: list[Step] = field(default_factory=list)
+    votes: list[Vote] = field(default_factory=list)
+    totals: Scores = field(default_factory=lambda: np.zeros(0))
+    """Weighted sums, shape (n,)."""
+    picked: tuple[Endpoint, ...] = ()
+    """Best first; empty if the run refused."""
+    picked_rows: tuple[int, ...] = ()
+    """Their rows in the table the request was decided on."""
+    refused: Refused | None = None
+
+    @property
+    def margin(self) -> float:
+        """Lead of the highest total over the next one; 0 with fewer than two candidates."""
+        if len(self.totals) < 2:
+            return 0.0
+        second, first = np.partition(self.totals, -2)[-2:]
+        return float(first - second)
+
+
+@dataclass(slots=True)
+class Decision:
+    """Why a request goes where it goes. `runs` holds every profile that ran; `primary` names the one that counts."""
+
+    request_id: str
+    model: str
+    decided_at: float
+    table_size: int
+    primary: str = ""
+    runs: dict[str, Run] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    """What left endpoints out before any profile ran: subset hint, cooling, screeners."""
+    signals: dict[str, Any] = field(default_factory=dict)  # each signal has its own type
+    """What each signal said, by name; columns over the whole table. Dropped when the answer is sent."""
+    flaws: list[Flaw] = field(default_factory=list)
+    spent: list[Spent] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Remarks a reader of the decision needs: a fallback taken, a probe sent."""
+
+    @property
+    def run(self) -> Run:
+        """The primary run."""
+        return self.runs[self.primary]
+
+    @property
+    def picked(self) -> tuple[Endpoint, ...]:
+        return self.runs[self.primary].picked if self.primary in self.runs else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a request ended."""
+
+    usage: Usage | None
+    status: int
+    """HTTP status the engine answered with; 0 if none was seen."""
+    cause: str
+    """natural, client-disconnect, error or evicted."""
+    ttft_s: float | None
+    duration_s: float

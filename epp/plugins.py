@@ -1,0 +1,188 @@
+"""The plug-in contracts: which kinds there are, how one is found by its type, built and bound by name.
+
+A plug-in is a function, or a class whose instances are called, registered as an entry point. Its positional parameters
+are what it reads, by name; its keyword-only parameters are its settings. A class in several groups has a method per
+group (METHODS), one with a single role just `__call__`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from epp.settings import PluginError, Setting, decode, settings_of
+from epp.signals import Provides
+
+PLACES = {
+    "filter": "epp.filters",
+    "scorer": "epp.scorers",
+    "picker": "epp.pickers",
+    "signal": "epp.signals",
+    "profile_handler": "epp.profile_handlers",
+    "parser": "epp.parsers",
+    "policy": "epp.policies",
+    "screener": "epp.screeners",
+    "admitter": "epp.admitters",
+    "hook": "epp.hooks",
+}
+"""Kind of plug-in → entry point group."""
+METHODS = {"filter": "filter", "scorer": "score", "picker": "pick", "signal": "measure"}
+HOOKS = ("arrived", "picked", "response_headers", "finished")
+GIVEN = frozenset({"request", "endpoints", "now", "rng"})
+"""What every plug-in may read besides signals."""
+GIVEN_ONLY = {
+    "picker": frozenset({"scores"}),
+    "profile_handler": frozenset({"profiles", "runs"}),
+}
+"""What one kind may read besides that."""
+CALLED = tuple(place for place in PLACES if place not in {"parser", "policy", "hook"})
+"""Kinds whose instances are called with what they read."""
+
+
+@dataclass(frozen=True, slots=True)
+class PluginType:
+    """What an entry point offers, not yet configured."""
+
+    type: str
+    places: tuple[str, ...]
+    target: Callable[..., Any]
+    settings: tuple[Setting, ...]
+    distribution: str
+
+    @property
+    def doc(self) -> str:
+        """First line of its docstring."""
+        return (inspect.getdoc(self.target) or "").split("\n", 1)[0]
+
+    @property
+    def alpha(self) -> bool:
+        """True if it needs --allow-experimental-plugins, as upstream demands of its alpha types."""
+        return bool(getattr(self.target, "alpha", False))
+
+    @property
+    def provides(self) -> Provides | None:
+        found: Provides | None = getattr(self.target, "provides", None)
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plugin:
+    """A configured plug-in: one entry of `plugins` in the configuration."""
+
+    name: str
+    type: PluginType
+    instance: Any  # a function with its settings bound, or an object of the author's class
+    settings: Mapping[str, Any]
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        return self.type.places
+
+    def call(self, place: str) -> Callable[..., Any]:
+        """What is called when the plug-in does its work as `place`."""
+        found: Callable[..., Any] = getattr(self.instance, METHODS.get(place, ""), self.instance)
+        return found
+
+    def reads(self, place: str) -> dict[str, Any]:
+        """Names it reads there → default (inspect.Parameter.empty if it can't do without)."""
+        return reads_of(self.call(place))
+
+    def hook(self, name: str) -> Callable[..., Any] | None:
+        """Its optional method `name`, one of HOOKS."""
+        return getattr(self.instance, name, None) if inspect.isclass(self.type.target) else None
+
+
+def reads_of(call: Callable[..., Any]) -> dict[str, Any]:
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {p.name: p.default for p in inspect.signature(call).parameters.values() if p.kind in positional}
+
+
+class Catalogue:
+    """The plug-ins installed here, found by entry point, loaded when first asked for."""
+
+    def __init__(self, points: Iterable[tuple[str, EntryPoint]]) -> None:
+        self._points: dict[str, list[tuple[str, EntryPoint]]] = {}
+        for place, point in points:
+            self._points.setdefault(point.name, []).append((place, point))
+        self._loaded: dict[str, PluginType] = {}
+
+    @classmethod
+    def installed(cls) -> Catalogue:
+        return cls((place, point) for place, group in PLACES.items() for point in entry_points(group=group))
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._points)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._points
+
+    def find(self, name: str) -> PluginType:
+        """The plug-in type `name`; PluginError if there is none, it can't be imported or two packages claim it."""
+        if name not in self._loaded:
+            if name not in self._points:
+                close = get_close_matches(name, self.names, n=3)
+                hint = f"did you mean {', '.join(close)}? " if close else ""
+                raise PluginError(f"no plug-in type {name!r}; {hint}have: {', '.join(self.names)}")
+            self._loaded[name] = _load(name, self._points[name])
+        return self._loaded[name]
+
+    def in_place(self, place: str) -> list[PluginType]:
+        """Every type registered as `place`."""
+        return [self.find(n) for n, points in sorted(self._points.items()) if any(p == place for p, _ in points)]
+
+    def build(self, name: str, type_name: str, parameters: Mapping[str, object], where: str) -> Plugin:
+        """A configured plug-in; `where` is its path in the configuration, for errors."""
+        found = self.find(type_name)
+        given = decode(f"{where} ({type_name})", found.settings, parameters) if found.settings else {}
+        if not inspect.isclass(found.target):
+            instance: Any = functools.partial(found.target, **given) if given else found.target
+        else:
+            try:
+                instance = found.target(**given)
+            except (ValueError, TypeError) as error:
+                raise PluginError(f"{where} ({type_name}): {error}") from error
+        return Plugin(name, found, instance, given)
+
+
+def _load(name: str, points: list[tuple[str, EntryPoint]]) -> PluginType:
+    origins = {_distribution(point) for _, point in points}
+    if len(origins) > 1:
+        raise PluginError(f"plug-in type {name!r} is offered by {' and '.join(sorted(origins))}; uninstall one")
+    try:
+        targets = [point.load() for _, point in points]
+    except Exception as error:  # whatever a stranger's module raises at import
+        raise PluginError(f"plug-in {name!r} ({points[0][1].value}) can't be imported: {error!r}") from error
+    if any(target is not targets[0] for target in targets):
+        raise PluginError(f"plug-in {name!r}: its entry points in several groups must name one object")
+    try:
+        settings = settings_of(targets[0])
+    except (NameError, TypeError, ValueError) as error:
+        raise PluginError(f"plug-in {name!r}: its signature can't be read: {error}") from error
+    found = PluginType(name, tuple(place for place, _ in points), targets[0], settings, origins.pop())
+    _check_shape(found)
+    return found
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else point.value
+
+
+def _check_shape(found: PluginType) -> None:
+    """The rules that need no call: what is positional, what is keyword-only, what a signal declares."""
+    target = found.target
+    if not callable(target):
+        raise PluginError(f"plug-in {found.type!r}: {target!r} is neither a function nor a class")
+    if inspect.isclass(target):
+        needed = [p for p in list(reads_of(target.__init__))[1:] if p not in {"args", "kwargs"}]
+        if needed:
+            raise PluginError(
+                f"plug-in {found.type!r}: settings must be keyword-only; put `*` before {needed[0]!r} in __init__"
+            )
+    if "signal" in found.places and found.provides is None:
+        raise PluginError(f"plug-in {found.type!r} is a signal: declare what it provides with @epp.signal(…)")

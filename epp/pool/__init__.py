@@ -1,0 +1,1 @@
+"""State: who the endpoints are, how busy, how well, and what they hold in cache."""

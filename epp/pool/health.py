@@ -1,0 +1,139 @@
+"""Passive health: an endpoint that fails is left out for a growing while, then tried with one request.
+
+A dead engine has an empty queue and so looks best to every load scorer; failures seen on our own stream (and refused
+scrapes) say otherwise. Time and chance are arguments.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from epp.types import Endpoint, Mask
+
+IN_A_ROW = 3
+"""So many failures without a success between them."""
+LEAST_SEEN = 10.0
+"""Or over half of at least this many outcomes, old ones counting less."""
+HALF_LIFE_S = 10.0
+FIRST_COOLING_S = 1.0
+LONGEST_COOLING_S = 30.0
+PROBE_LIMIT_S = 30.0
+"""A probe without an outcome for so long is given up and another is sent."""
+LARGEST_SHARE = 0.5
+FORGIVEN_AFTER = 10
+"""So many successes in a row bring the next cooling back to the shortest."""
+
+
+@dataclass(slots=True)
+class Record:
+    """What is remembered of one endpoint that failed at least once."""
+
+    in_a_row: int = 0
+    successes: int = 0
+    """Since the last failure."""
+    failed: float = 0.0
+    seen: float = 0.0
+    """Decayed counts as of `at`."""
+    at: float = 0.0
+    level: int = 0
+    """Coolings since the endpoint was last forgiven."""
+    cooling: bool = False
+    until: float = 0.0
+    """End of the cooling, or of the patience with the probe under way."""
+    probing: bool = False
+
+    def count(self, now: float, failed: bool) -> None:
+        decay = 0.5 ** (max(0.0, now - self.at) / HALF_LIFE_S)
+        self.failed = self.failed * decay + failed
+        self.seen = self.seen * decay + 1.0
+        self.at = now
+
+    @property
+    def bad(self) -> bool:
+        return self.in_a_row >= IN_A_ROW or (self.seen >= LEAST_SEEN and self.failed > self.seen / 2)
+
+
+class Health:
+    """Which endpoints cool. `largest_share` of the pool at most is ever left out; if all cool, none is."""
+
+    def __init__(self, rng: random.Random, *, largest_share: float = LARGEST_SHARE) -> None:
+        self._rng = rng
+        self._largest_share = largest_share
+        self._records: dict[str, Record] = {}
+        self._cooling = 0
+
+    def failure(self, key: str, now: float) -> None:
+        """A 5xx, a reset, a missing response or a refused scrape of `key`."""
+        record = self._records.setdefault(key, Record(at=now))
+        record.count(now, failed=True)
+        record.in_a_row += 1
+        record.successes = 0
+        if record.cooling and not record.probing:
+            return
+        if record.probing or record.bad:
+            self._cool(record, now)
+
+    def success(self, key: str, now: float) -> None:
+        """`key` answered with anything below 500."""
+        record = self._records.get(key)
+        if record is None:
+            return
+        record.count(now, failed=False)
+        record.in_a_row = 0
+        record.successes += 1
+        if record.probing:
+            record.cooling = record.probing = False
+            self._cooling -= 1
+            record.failed = record.seen = 0.0
+        if record.successes >= FORGIVEN_AFTER and not record.cooling:
+            del self._records[key]
+
+    def picked(self, key: str, now: float) -> bool:
+        """`key` was picked; True if that request is its probe."""
+        record = self._records.get(key)
+        if record is None or not record.cooling or now < record.until:
+            return False
+        record.probing = True
+        record.until = now + PROBE_LIMIT_S
+        return True
+
+    def left_out(self, endpoints: Sequence[Endpoint], now: float) -> Mask | None:
+        """True where an endpoint must not be picked; None if that is nowhere."""
+        if not self._cooling:
+            return None
+        found = [self._records.get(endpoint.key) for endpoint in endpoints]
+        cooling = [
+            (record.until, row) for row, record in enumerate(found) if record and record.cooling and now < record.until
+        ]
+        if not cooling or len(cooling) == len(found):
+            return None
+        most = int(len(found) * self._largest_share)
+        mask = np.zeros(len(found), dtype=np.bool_)
+        mask[[row for _, row in sorted(cooling, reverse=True)[:most]]] = True
+        return mask if most else None
+
+    def cooling(self, now: float) -> dict[str, float]:
+        """Seconds each cooling endpoint still has to wait (0 = a probe is due or under way)."""
+        return {
+            key: 0.0 if record.probing else max(0.0, record.until - now)
+            for key, record in self._records.items()
+            if record.cooling
+        }
+
+    def forget(self, key: str) -> None:
+        """The endpoint is gone."""
+        record = self._records.pop(key, None)
+        if record is not None and record.cooling:
+            self._cooling -= 1
+
+    def _cool(self, record: Record, now: float) -> None:
+        if not record.cooling:
+            self._cooling += 1
+        length = min(LONGEST_COOLING_S, FIRST_COOLING_S * 2.0**record.level)
+        record.level += 1
+        record.cooling, record.probing = True, False
+        record.until = now + length * self._rng.uniform(0.9, 1.1)

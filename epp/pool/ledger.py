@@ -1,0 +1,76 @@
+"""What is in flight where: charged at the pick, refunded exactly once when the request ends, however it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Load:
+    """What one endpoint has in flight."""
+
+    requests: int = 0
+    tokens: float = 0.0
+
+
+class Charge:
+    """One request's share of one endpoint's load; gives it back in two steps, each at most once."""
+
+    __slots__ = ("_key", "_ledger", "_open", "_until_end", "_until_first")
+
+    def __init__(self, ledger: Ledger, key: str, until_first: float, until_end: float) -> None:
+        self._ledger = ledger
+        self._key = key
+        self._until_first = until_first
+        self._until_end = until_end
+        self._open = True
+
+    def first_piece(self) -> None:
+        """The first piece of the answer is there: the prompt is computed, its tokens are no load any more."""
+        if self._open and self._until_first:
+            self._ledger.add(self._key, 0, -self._until_first)
+            self._until_first = 0.0
+
+    def close(self) -> None:
+        """The request has ended. Further calls do nothing."""
+        if self._open:
+            self._open = False
+            self._ledger.add(self._key, -1, -self._until_first - self._until_end)
+
+
+class Ledger:
+    """Requests and prompt tokens in flight per endpoint key. Law: charged = refunded + in flight.
+
+    Counts survive an endpoint's removal until its requests end, so one that comes back starts with the truth.
+    `changed(key)` is called after each change.
+    """
+
+    def __init__(self, changed: Callable[[str], None]) -> None:
+        self._loads: dict[str, Load] = {}
+        self._changed = changed
+
+    def charge(self, key: str, *, until_first: float = 0.0, until_end: float = 0.0) -> Charge:
+        """Count one request at `key`; tokens until the first piece of its answer, and tokens until its end."""
+        self.add(key, 1, until_first + until_end)
+        return Charge(self, key, until_first, until_end)
+
+    def load(self, key: str) -> Load:
+        """What is in flight at `key`; a copy."""
+        found = self._loads.get(key)
+        return Load() if found is None else Load(found.requests, found.tokens)
+
+    @property
+    def requests(self) -> int:
+        """In flight at all endpoints together."""
+        return sum(load.requests for load in self._loads.values())
+
+    def add(self, key: str, requests: int, tokens: float) -> None:
+        load = self._loads.get(key)
+        if load is None:
+            load = self._loads[key] = Load()
+        load.requests += requests
+        load.tokens += tokens
+        if load.requests == 0:
+            del self._loads[key]
+        self._changed(key)

@@ -1,0 +1,225 @@
+"""The pool: who the endpoints are and how busy, as columns. Synchronous, one owner, no clock of its own.
+
+A reading is seconds old when it is used, so `waiting` and `running` are the reading corrected by what this picker sent
+and saw finish since the scrape went out (`net_load`); with nothing sent or finished they equal the reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from epp.pool.ledger import Ledger
+from epp.types import COLUMNS, Change, Column, Endpoint, Endpoints, Mask, Reading
+
+NEVER = -1e9
+"""`read_at` of an endpoint that was never read, in seconds."""
+STALE_AFTER_S = 2.0
+Number = Any
+"""A float, or a column: `net_load` is the same arithmetic for both."""
+Choose = Callable[[Any, Any], Any]
+LOAD = ("waiting", "running", "kv_usage")
+"""Columns that hold the mean of the fresh ones where nothing fresh is known."""
+
+
+def net_load(
+    waiting: Number, running: Number, net: Number, most_running: Number, *, least: Choose = min, most: Choose = max
+) -> tuple[Any, Any]:
+    """(waiting, running) as they should be now, given a reading and `net` = in flight now - in flight then.
+
+    What was sent since fills the free seats first (`most_running` is the most the engine was ever seen to run), the
+    rest queues; what finished since frees seats. Never below 0. Numbers, or columns with numpy's minimum and maximum.
+    """
+    free = most(0.0, most_running - running)
+    return waiting + most(0.0, net - free), most(0.0, running + least(net, free))
+
+
+class Pool:
+    """Endpoints and their load. `apply` changes who is there, `update` what is known, `snapshot` reads."""
+
+    def __init__(self, *, stale_after_s: float = STALE_AFTER_S) -> None:
+        self.ledger = Ledger(self._inflight_changed)
+        self.synced = False
+        """True once a feed has delivered the endpoints for the first time."""
+        self._stale_after_s = stale_after_s
+        self._records: tuple[Endpoint, ...] = ()
+        self._row: dict[str, int] = {}
+        self._read = _Readings(0)
+        self._shown = {name: np.zeros(0) for name in COLUMNS}
+        self._views: dict[str, Column] = {}
+        self._known: Mask = np.zeros(0, dtype=np.bool_)
+        self._derived: dict[Hashable, npt.NDArray[Any]] = {}
+        self._all_known = True
+        self._stale = True
+        self._expires_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._row
+
+    def endpoint(self, key: str) -> Endpoint | None:
+        row = self._row.get(key)
+        return None if row is None else self._records[row]
+
+    def apply(self, change: Change) -> None:
+        """Add, alter and remove endpoints. What is known of those that stay is kept."""
+        self.synced = True
+        by_key = {record.key: record for record in self._records}
+        before = dict(by_key)
+        by_key.update((record.key, record) for record in change.present)
+        for key in change.gone:
+            by_key.pop(key, None)
+        if by_key == before:
+            return
+        old_rows = np.array([self._row.get(key, -1) for key in by_key], dtype=np.intp)
+        self._records = tuple(by_key.values())
+        self._row = {key: row for row, key in enumerate(by_key)}
+        self._read = self._read.rearranged(old_rows)
+        self._shown = {name: np.zeros(len(by_key)) for name in COLUMNS}
+        self._views = {name: _read_only(values) for name, values in self._shown.items()}
+        self._derived = {}
+        for key, row in self._row.items():
+            load = self.ledger.load(key)
+            self._read.inflight[row], self._read.inflight_tokens[row] = load.requests, load.tokens
+        self._stale = True
+
+    def sent(self, key: str) -> None:
+        """A scrape of `key` goes out now: what is in flight at this moment is what its answer will include."""
+        row = self._row.get(key)
+        if row is not None:
+            self._read.noted[row] = self._read.inflight[row]
+
+    def update(self, key: str, reading: Reading, now: float, interval_s: float) -> None:
+        """The scrape of `key` came back; `interval_s` is how often it is read just now. Unknown keys are ignored."""
+        row = self._row.get(key)
+        if row is None:
+            return
+        self._read.store(row, reading, now, interval_s)
+        if self._stale or not self._all_known:
+            self._stale = True
+        else:
+            self._show(row)
+
+    def snapshot(self, now: float) -> Endpoints:
+        """The endpoints as of `now`; columns are live until the next change, so use it without an await between."""
+        if self._stale or now > self._expires_at:
+            self._refresh(now)
+        return Endpoints(
+            self._records,
+            columns=self._views,
+            known=self._known,
+            loras=self._read.loras,
+            attributes=self._read.attributes,
+            derived=self._derived,
+            now=now,
+        )
+
+    def _inflight_changed(self, key: str) -> None:
+        row = self._row.get(key)
+        if row is None:
+            return
+        read, shown = self._read, self._shown
+        load = self.ledger.load(key)
+        read.inflight[row] = shown["inflight"][row] = load.requests
+        read.inflight_tokens[row] = shown["inflight_tokens"][row] = load.tokens
+        if not self._all_known:
+            self._stale = True
+        elif not self._stale:
+            shown["waiting"][row], shown["running"][row] = read.net(row)
+
+    def _show(self, row: int) -> None:
+        """Bring one row up to date; right only while every row is known."""
+        for name in COLUMNS:
+            self._shown[name][row] = getattr(self._read, name)[row]
+        self._shown["waiting"][row], self._shown["running"][row] = self._read.net(row)
+
+    def _refresh(self, now: float) -> None:
+        read, shown = self._read, self._shown
+        limit = np.maximum(self._stale_after_s, 3.0 * read.interval_s)
+        self._known = now - read.read_at <= limit
+        self._known.flags.writeable = False
+        for name in COLUMNS:
+            shown[name][:] = getattr(read, name)
+        shown["waiting"][:], shown["running"][:] = read.net_all()
+        known = self._known
+        self._all_known = bool(known.all())
+        if not self._all_known:
+            for name in LOAD:
+                shown[name][~known] = shown[name][known].mean() if known.any() else 0.0
+        self._expires_at = float((read.read_at + limit)[known].min()) if known.any() else np.inf
+        self._stale = False
+
+
+class _Readings:
+    """What was last read of each row, uncorrected."""
+
+    def __init__(self, n: int) -> None:
+        self.waiting = np.zeros(n)
+        self.running = np.zeros(n)
+        self.kv_usage = np.zeros(n)
+        self.inflight = np.zeros(n)
+        self.inflight_tokens = np.zeros(n)
+        self.block_tokens = np.zeros(n)
+        self.num_blocks = np.zeros(n)
+        self.max_loras = np.zeros(n)
+        self.interval_s = np.zeros(n)
+        self.read_at = np.full(n, NEVER)
+        self.noted = np.zeros(n)
+        """In flight when the scrape under way was sent."""
+        self.inflight_then = np.zeros(n)
+        """In flight when the last scrape that came back was sent."""
+        self.most_running = np.zeros(n)
+        self.loras: list[tuple[frozenset[str], frozenset[str]]] = [(frozenset(), frozenset())] * n
+        self.attributes: dict[str, tuple[Column, Mask]] = {}
+
+    def rearranged(self, old_rows: npt.NDArray[np.intp]) -> _Readings:
+        """The same readings in another order; -1 = a row without any."""
+        fresh = _Readings(len(old_rows))
+        kept = old_rows >= 0
+        for name, values in vars(fresh).items():
+            if isinstance(values, np.ndarray):
+                values[kept] = getattr(self, name)[old_rows[kept]]
+        fresh.loras = [self.loras[row] if row >= 0 else (frozenset(), frozenset()) for row in old_rows.tolist()]
+        for key, (values, present) in self.attributes.items():
+            fresh.attributes[key] = (
+                np.where(kept, values[old_rows], 0.0) if len(values) else np.zeros(len(old_rows)),
+                (kept & present[old_rows]) if len(present) else np.zeros(len(old_rows), dtype=np.bool_),
+            )
+        return fresh
+
+    def store(self, row: int, reading: Reading, now: float, interval_s: float) -> None:
+        for name in ("waiting", "running", "kv_usage", "block_tokens", "num_blocks", "max_loras"):
+            value = getattr(reading, name)
+            if value is not None:
+                getattr(self, name)[row] = value
+        self.most_running[row] = max(self.most_running[row], self.running[row])
+        self.inflight_then[row] = self.noted[row]
+        self.read_at[row], self.interval_s[row] = now, interval_s
+        if reading.running_loras is not None or reading.waiting_loras is not None:
+            self.loras[row] = (reading.running_loras or frozenset(), reading.waiting_loras or frozenset())
+        for key, value in reading.attributes.items():
+            if key not in self.attributes:
+                self.attributes[key] = (np.zeros(len(self.waiting)), np.zeros(len(self.waiting), dtype=np.bool_))
+            values, present = self.attributes[key]
+            values[row], present[row] = value, True
+
+    def net(self, row: int) -> tuple[float, float]:
+        """`net_load` of one row."""
+        net = float(self.inflight[row] - self.inflight_then[row])
+        return net_load(float(self.waiting[row]), float(self.running[row]), net, float(self.most_running[row]))
+
+    def net_all(self) -> tuple[Column, Column]:
+        """`net_load` of every row."""
+        net = self.inflight - self.inflight_then
+        return net_load(self.waiting, self.running, net, self.most_running, least=np.minimum, most=np.maximum)
+
+
+def _read_only(values: Column) -> Column:
+    view = values.view()
+    view.flags.writeable = False
+    return view

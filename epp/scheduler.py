@@ -1,0 +1,165 @@
+"""One run of one profile: filters narrow, scorers vote, the picker chooses. Pure: time and chance are handed in.
+
+A plug-in that raises or returns nonsense costs its own vote only; the run says so in `flaws`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from epp.types import Decision, Endpoint, Endpoints, Flaw, Refused, Rows, Run, Scores, Spent, Step, Vote
+
+FLOAT = np.dtype(np.float64)
+BOOL = np.dtype(np.bool_)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bound:
+    """A plug-in ready to be called: `keys` name, in order, the values it gets."""
+
+    name: str
+    call: Callable[..., Any]
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Profile:
+    """A named list of filters, weighted scorers and one picker."""
+
+    name: str
+    filters: tuple[Bound, ...]
+    scorers: tuple[tuple[Bound, float], ...]
+    picker: Bound
+
+
+@dataclass(slots=True, eq=False)
+class Context:
+    """What one decision is made from. `values` holds request, endpoints, now, rng and every signal by key."""
+
+    values: dict[str, Any]  # each value has the type its reader declares
+    columns: frozenset[str]
+    """Keys of `values` that are columns over the table."""
+    rows: Rows | None
+    """Rows of the table that may be picked; None = all."""
+    decision: Decision
+    clock: Callable[[], float]
+    suspended: frozenset[str] = frozenset()
+
+    def narrowed(self, rows: Rows | None) -> dict[str, Any]:
+        """The values as plug-ins see them when only `rows` are left."""
+        if rows is None:
+            return self.values
+        values = {**self.values, "endpoints": self.values["endpoints"].take(rows)}
+        for key in self.columns:
+            if key in values:
+                values[key] = values[key][rows]
+        return values
+
+    def ask(self, bound: Bound, place: str, values: Mapping[str, Any]) -> Any:
+        """The plug-in's answer; None if it is suspended or failed, noted in the decision."""
+        decision = self.decision
+        if bound.name in self.suspended:
+            decision.flaws.append(Flaw(bound.name, "suspended"))
+            return None
+        began = self.clock()
+        try:
+            return bound.call(*[values[key] for key in bound.keys])
+        except Refused:
+            raise
+        except Exception as error:  # noqa: BLE001 - a stranger's code: its vote is left out and counted
+            decision.flaws.append(Flaw(bound.name, "exception", repr(error)))
+            return None
+        finally:
+            decision.spent.append(Spent(bound.name, place, self.clock() - began))
+
+
+def run(profile: Profile, context: Context) -> Run:
+    """Who is left, who voted how and who is picked; a run that leaves nobody says so in `refused`."""
+    result = Run(profile.name)
+    rows = _filter(profile, context, result)
+    values = context.narrowed(rows)
+    endpoints: Endpoints = values["endpoints"]
+    result.candidates = endpoints.records
+    if not len(endpoints):
+        by = result.steps[-1].by if result.steps else profile.name
+        result.refused = Refused(429, "no endpoints available for the given request", "rejected-saturated", by)
+        return result
+    result.totals = _vote(profile, context, values, result)
+    chosen = _pick(profile, context, values, result.totals)
+    result.picked = tuple([result.candidates[row] for row in chosen])
+    result.picked_rows = tuple(chosen if rows is None else rows[chosen].tolist())
+    return result
+
+
+def _filter(profile: Profile, context: Context, result: Run) -> Rows | None:
+    """Table rows that pass every filter, in the profile's order; None = all. Stops when nobody is left."""
+    rows = context.rows
+    for bound in profile.filters:
+        values = context.narrowed(rows)
+        endpoints: Endpoints = values["endpoints"]
+        if not len(endpoints):
+            break
+        mask = checked_mask(context, bound, context.ask(bound, "filter", values), len(endpoints))
+        if mask is None or bool(mask.all()):
+            continue
+        result.steps.append(Step(bound.name, keys_at(endpoints.records, ~mask)))
+        kept = np.flatnonzero(mask)
+        rows = kept if rows is None else rows[kept]
+    return rows
+
+
+def keys_at(records: tuple[Endpoint, ...], mask: Any) -> tuple[str, ...]:
+    return tuple([records[row].key for row in np.flatnonzero(mask).tolist()])
+
+
+def checked_mask(context: Context, bound: Bound, mask: Any, n: int) -> Any:
+    """The mask, or None if it is not one of shape (n,)."""
+    if mask is None:
+        return None
+    if not isinstance(mask, np.ndarray) or mask.dtype != BOOL or mask.shape != (n,):
+        context.decision.flaws.append(Flaw(bound.name, "shape", f"wanted a boolean mask of shape ({n},)"))
+        return None
+    return mask
+
+
+def _vote(profile: Profile, context: Context, values: Mapping[str, Any], result: Run) -> Scores:
+    totals: Scores = np.zeros(len(result.candidates))
+    for bound, weight in profile.scorers:
+        scores = checked_scores(context, bound, context.ask(bound, "scorer", values), len(totals))
+        if scores is not None:
+            result.votes.append(Vote(bound.name, weight, scores))
+            totals += weight * scores
+    return totals
+
+
+def checked_scores(context: Context, bound: Bound, scores: Any, n: int) -> Scores | None:
+    """The scores, clamped to [0, 1] with NaN as 0; None if they are not float64 of shape (n,). Costs ≤ 2 µs."""
+    if scores is None:
+        return None
+    if not isinstance(scores, np.ndarray) or scores.dtype != FLOAT or scores.shape != (n,):
+        context.decision.flaws.append(Flaw(bound.name, "shape", f"wanted float64 of shape ({n},)"))
+        return None
+    # NaN makes both comparisons false, so one test finds every fault.
+    if np.minimum.reduce(scores) >= 0.0 and np.maximum.reduce(scores) <= 1.0:
+        return scores
+    rule = "nan" if bool(np.isnan(scores).any()) else "range"
+    context.decision.flaws.append(Flaw(bound.name, rule))
+    clamped: Scores = np.clip(np.nan_to_num(scores, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
+    return clamped
+
+
+def _pick(profile: Profile, context: Context, values: Mapping[str, Any], totals: Scores) -> list[int]:
+    answer = context.ask(profile.picker, "picker", {**values, "scores": totals})
+    try:
+        chosen = [int(row) for row in answer]
+    except (TypeError, ValueError):
+        chosen = []
+    n = len(totals)
+    if chosen and all(0 <= row < n for row in chosen) and len(set(chosen)) == len(chosen):
+        return chosen
+    context.decision.flaws.append(Flaw(profile.picker.name, "rows", "the highest total was taken instead"))
+    return [int(totals.argmax())]
