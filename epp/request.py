@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from epp.decision import Decision
 
 
 class Refused(Exception):
@@ -19,6 +23,8 @@ class Refused(Exception):
         self.message = message
         self.reason = reason
         self.by = by
+        self.decision: Decision | None = None
+        """How far the decision had come, if one had begun."""
 
     @property
     def code(self) -> str:

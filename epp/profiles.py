@@ -1,0 +1,250 @@
+"""Which profiles run for a request and what their results mean together; the whole decision as one generator.
+
+`decide` yields only where a slow (async) signal is needed, so the common way never suspends.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from epp.plugins import Plugin
+from epp.scheduler import Bound, Context, Profile, checked_mask, keys_at, run
+from epp.signals import ColumnOf, Provides
+from epp.types import Decision, Endpoints, Flaw, Mask, Refused, Request, Rows, Run, Step
+
+Wait = Generator["Slow", Any, Decision]
+"""Yields slow signals, is sent their values (or None if late or failed), returns the decision."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """A signal ready to be computed: `outputs` are the keys its values go to, in the order it returns them."""
+
+    bound: Bound
+    provides: Provides
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """A signal that must be awaited, at most `timeout_ms`."""
+
+    name: str
+    value: Awaitable[Any]
+    timeout_ms: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Setup:
+    """A configuration, built: everything that decides. Immutable; a reload makes another one."""
+
+    plugins: Mapping[str, Plugin]
+    profiles: Mapping[str, Profile]
+    handler: Bound
+    primary: Callable[[Request, Mapping[str, Run]], str] | None
+    """The handler's own word on which run counts; None = the first that picked."""
+    signals: tuple[Measured, ...] = ()
+    """In an order in which each one's inputs come before it."""
+    screeners: tuple[Bound, ...] = ()
+    admitters: tuple[Bound, ...] = ()
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Keys of signals that are columns over the table."""
+        return frozenset(
+            key
+            for signal in self.signals
+            for key, default in zip(signal.outputs, signal.provides.values.values(), strict=True)
+            if isinstance(default, ColumnOf)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a decision is made from besides the configuration."""
+
+    request: Request
+    endpoints: Endpoints
+    now: float
+    rng: np.random.Generator
+    clock: Callable[[], float]
+    subset: Mask | None = None
+    """True where the gateway's hint allows the endpoint; None = no hint."""
+    cooling: Mask | None = None
+    """True where an endpoint is left out for failing; None = nowhere."""
+    suspended: frozenset[str] = frozenset()
+
+
+def single_profile_handler(request: Request, profiles: tuple[str, ...], runs: Mapping[str, Run]) -> list[str]:
+    """Run the only profile."""
+    return [] if runs else list(profiles)
+
+
+def header_profile_handler(
+    request: Request,
+    profiles: tuple[str, ...],
+    runs: Mapping[str, Run],
+    *,
+    header_name: str = "epp-profile",
+    default_profile: str = "decode",
+) -> list[str]:
+    """Run the profile that a request header names; with only one profile, always that one."""
+    if runs:
+        return []
+    if len(profiles) == 1:
+        return list(profiles)
+    header = header_name.strip().lower()
+    wanted = request.header(header).strip() or default_profile
+    if wanted not in profiles:
+        raise Refused(
+            429,
+            f"failed to find target endpoint: header {header} names no profile: {wanted!r}; "
+            f"have: {', '.join(profiles)}",
+            by="header-profile-handler",
+        )
+    return [wanted]
+
+
+# Upstream ships it as an alpha type.
+header_profile_handler.alpha = True  # type: ignore[attr-defined]
+
+
+def decide(setup: Setup, given: Given, columns: frozenset[str]) -> Wait:
+    """Decide where a request goes. Raises Refused, with the decision so far as its `decision`."""
+    decision = Decision(given.request.id, given.request.model, given.now, len(given.endpoints))
+    values: dict[str, Any] = {
+        "request": given.request,
+        "endpoints": given.endpoints,
+        "now": given.now,
+        "rng": given.rng,
+    }
+    context = Context(values, columns, None, decision, given.clock, given.suspended)
+    try:
+        _narrow(context, given)
+        yield from _measure(setup, context, given.endpoints)
+        _screen(setup, context)
+        _admit(setup, context)
+        _run_profiles(setup, context)
+    except Refused as refusal:
+        refusal.decision = decision
+        raise
+    return decision
+
+
+def _narrow(context: Context, given: Given) -> None:
+    """Leave out what the gateway's hint excludes and what is cooling."""
+    records = given.endpoints.records
+    allowed: Mask | None = given.subset
+    if allowed is not None:
+        context.decision.steps.append(Step("subset", keys_at(records, ~allowed)))
+    if given.cooling is not None:
+        hot = ~given.cooling if allowed is None else allowed & ~given.cooling
+        # If all that the hint allows are cooling, they stay candidates.
+        if hot.any():
+            context.decision.steps.append(Step("cooling", keys_at(records, given.cooling)))
+            allowed = hot
+    _keep(context, allowed, "failed to find endpoint candidates for serving the request", "subset")
+
+
+def _keep(context: Context, allowed: Mask | None, message: str, by: str) -> None:
+    endpoints: Endpoints = context.values["endpoints"]
+    rows: Rows | None = None if allowed is None or bool(allowed.all()) else np.flatnonzero(allowed)
+    context.rows = rows
+    if not (len(endpoints) if rows is None else len(rows)):
+        raise Refused(503, message, "rejected-no-endpoints", by)
+
+
+def _measure(setup: Setup, context: Context, endpoints: Endpoints) -> Generator[Slow, Any, None]:
+    for signal in setup.signals:
+        answer = context.ask(signal.bound, "signal", context.values)
+        if inspect.isawaitable(answer):
+            answer = yield Slow(signal.bound.name, answer, signal.provides.timeout_ms)
+            if answer is None:
+                context.decision.flaws.append(Flaw(signal.bound.name, "timeout"))
+        _store(signal, context, answer, len(endpoints))
+    context.decision.signals = {key: context.values[key] for s in setup.signals for key in s.outputs}
+
+
+def _store(signal: Measured, context: Context, answer: Any, n: int) -> None:
+    defaults = signal.provides.values.values()
+    parts: tuple[Any, ...] = (answer,) if len(signal.outputs) == 1 else answer
+    if answer is None or len(parts) != len(signal.outputs):
+        parts = (None,) * len(signal.outputs)
+    for key, default, part in zip(signal.outputs, defaults, parts, strict=True):
+        if isinstance(default, ColumnOf):
+            context.values[key] = _checked_column(signal, context, part, default.default, n)
+        else:
+            context.values[key] = default if answer is None else part
+
+
+def _checked_column(signal: Measured, context: Context, values: Any, default: float, n: int) -> Any:
+    if values is None:
+        return np.full(n, default)
+    if not isinstance(values, np.ndarray) or values.shape != (n,):
+        context.decision.flaws.append(Flaw(signal.bound.name, "shape", f"wanted a column of shape ({n},)"))
+        return np.full(n, default)
+    # A sum is finite exactly if every part is (short of overflow, which no count reaches).
+    if n and not np.isfinite(np.add.reduce(values)):
+        context.decision.flaws.append(Flaw(signal.bound.name, "nan"))
+        return np.nan_to_num(values, nan=default, posinf=default, neginf=default)
+    return values
+
+
+def _screen(setup: Setup, context: Context) -> None:
+    """Each screener sees the same candidates; what every one of them keeps is left."""
+    if not setup.screeners:
+        return
+    values = context.narrowed(context.rows)
+    records = values["endpoints"].records
+    kept: Mask = np.ones(len(records), dtype=np.bool_)
+    for bound in setup.screeners:
+        mask = checked_mask(context, bound, context.ask(bound, "screener", values), len(records))
+        if mask is not None:
+            context.decision.steps.append(Step(bound.name, keys_at(records, ~mask)))
+            kept &= mask
+    allowed: Mask = np.zeros(len(context.values["endpoints"]), dtype=np.bool_)
+    allowed[np.flatnonzero(kept) if context.rows is None else context.rows[kept]] = True
+    _keep(context, allowed, "screeners eliminated all endpoint candidates", "screeners")
+
+
+def _admit(setup: Setup, context: Context) -> None:
+    if not setup.admitters:
+        return
+    values = context.narrowed(context.rows)
+    for bound in setup.admitters:
+        refusal = context.ask(bound, "admitter", values)
+        if isinstance(refusal, Refused):
+            refusal.by = refusal.by or bound.name
+            raise refusal
+
+
+def _run_profiles(setup: Setup, context: Context) -> None:
+    """Run the profiles the handler names until it names none; the primary run's refusal is the request's."""
+    decision = context.decision
+    names = tuple(setup.profiles)
+    for _ in range(len(names) + 1):
+        asked = {**context.values, "profiles": names, "runs": decision.runs}
+        wanted = context.ask(setup.handler, "profile_handler", asked) or []
+        for name in wanted:
+            if name in setup.profiles and name not in decision.runs:
+                decision.runs[name] = run(setup.profiles[name], context)
+        if not wanted:
+            break
+    request: Request = context.values["request"]
+    decision.primary = setup.primary(request, decision.runs) if setup.primary else _first_picked(decision.runs)
+    if not decision.picked:
+        refused = [r.refused for r in decision.runs.values() if r.refused is not None]
+        raise (
+            refused[0]
+            if refused
+            else Refused(429, "failed to find target endpoint: no profile ran", by=setup.handler.name)
+        )
+
+
+def _first_picked(runs: Mapping[str, Run]) -> str:
+    return next((name for name, result in runs.items() if result.picked), next(iter(runs), ""))
