@@ -1,0 +1,1 @@
+"""Engines without GPUs: one model of an engine, driven by a virtual clock or served over HTTP."""
