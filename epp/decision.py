@@ -113,4 +113,10 @@ class Outcome:
     cause: str
     """natural, client-disconnect, error or evicted."""
     ttft_s: float | None
+    """From the request's headers to the first byte of the response's body."""
     duration_s: float
+    streamed: bool = False
+    """The response was an event stream."""
+    response_bytes: int = 0
+    failure: str = ""
+    """How the endpoint failed (5xx, connect, missing), "" if it did not."""

@@ -136,6 +136,23 @@ def decide(setup: Setup, given: Given, columns: frozenset[str]) -> Wait:
     return decision
 
 
+def any_endpoint(given: Given) -> Decision:
+    """Uniformly one of those the hint and their health allow: for requests without a body, which cost no prefill."""
+    decision = Decision(given.request.id, given.request.model, given.now, len(given.endpoints), primary="any")
+    context = Context({"endpoints": given.endpoints}, frozenset(), None, decision, given.clock)
+    try:
+        _narrow(context, given)
+    except Refused as refusal:
+        refusal.decision = decision
+        raise
+    rows = context.rows
+    n = len(given.endpoints) if rows is None else len(rows)
+    at = int(given.rng.random() * n)
+    row = at if rows is None else int(rows[at])
+    decision.runs["any"] = Run("any", picked=(given.endpoints.records[row],), picked_rows=(row,))
+    return decision
+
+
 def _narrow(context: Context, given: Given) -> None:
     """Leave out what the gateway's hint excludes and what is cooling."""
     records = given.endpoints.records

@@ -105,6 +105,16 @@ class Pool:
         else:
             self._show(row)
 
+    def reported(self, key: str, reading: Reading, now: float) -> None:
+        """The engine told its load in a response: as of now, with what is not told carried on as corrected."""
+        row = self._row.get(key)
+        if row is None:
+            return
+        read = self._read
+        read.waiting[row], read.running[row] = read.net(row)
+        read.store(row, reading, now, float(read.interval_s[row]), noted=float(read.inflight[row]))
+        self._stale = True
+
     def snapshot(self, now: float) -> Endpoints:
         """The endpoints as of `now`; columns are live until the next change, so use it without an await between."""
         if self._stale or now > self._expires_at:
@@ -192,13 +202,14 @@ class _Readings:
             )
         return fresh
 
-    def store(self, row: int, reading: Reading, now: float, interval_s: float) -> None:
+    def store(self, row: int, reading: Reading, now: float, interval_s: float, *, noted: float | None = None) -> None:
+        """Keep what was told; `noted` = in flight at the time of the reading (default: when its scrape was sent)."""
         for name in ("waiting", "running", "kv_usage", "block_tokens", "num_blocks", "max_loras"):
             value = getattr(reading, name)
             if value is not None:
                 getattr(self, name)[row] = value
         self.most_running[row] = max(self.most_running[row], self.running[row])
-        self.inflight_then[row] = self.noted[row]
+        self.inflight_then[row] = self.noted[row] if noted is None else noted
         self.read_at[row], self.interval_s[row] = now, interval_s
         if reading.running_loras is not None or reading.waiting_loras is not None:
             self.loras[row] = (reading.running_loras or frozenset(), reading.waiting_loras or frozenset())

@@ -1,0 +1,65 @@
+"""The grpcio face: serves ext_proc and health on grpc.aio."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import grpc
+import grpc.aio
+
+from epp.extproc.dialogue import Dialogue
+from epp.extproc.stream import ProtocolError
+
+log = logging.getLogger("epp.extproc")
+SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+METHOD = f"/{SERVICE}/Process"
+StreamSeen = Callable[[str], None]
+
+
+class Servicer(grpc.GenericRpcHandler):
+    """One `Process` call per request. `open_dialogue` makes the other half; `ended` hears each stream's gRPC code."""
+
+    def __init__(self, open_dialogue: Callable[[], Dialogue], ended: StreamSeen) -> None:
+        self._open = open_dialogue
+        self._ended = ended
+        # Messages stay bytes here: what they mean is the dialogue's business.
+        self._method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._process)
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        return self._method if details.method == METHOD else None
+
+    async def _process(self, _: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        dialogue = self._open()
+        cause, code = "error", "OK"
+        try:
+            await _talk(dialogue, context)
+            cause = "client-disconnect"
+        except asyncio.CancelledError:
+            cause, code = "client-disconnect", "Canceled"
+            raise
+        except ProtocolError as error:
+            code = "InvalidArgument"
+            log.warning("stream closed: %s", error)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            code = "Internal"
+            log.exception("stream closed: internal error")
+            await context.abort(grpc.StatusCode.INTERNAL, f"internal error: {error!r}")
+        finally:
+            dialogue.close(cause)
+            self._ended(code)
+
+
+async def _talk(dialogue: Dialogue, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+    """Until Envoy has said all, or we have refused. The normal end is end-of-file or cancellation, at any point."""
+    while not dialogue.over:
+        message = await context.read()
+        if not isinstance(message, bytes):  # grpc.aio.EOF
+            return
+        replies = dialogue.receive(message)
+        for reply in replies if isinstance(replies, list) else await replies:
+            await context.write(reply)

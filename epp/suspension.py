@@ -1,0 +1,44 @@
+"""Plug-ins that take too long lose their place for a while, so that one slow vote does not slow every request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from epp.types import Spent
+
+SLOW_S = 0.005
+IN_A_ROW = 3
+SUSPENDED_S = 30.0
+
+
+class Suspensions:
+    """Who is suspended until when. A plug-in over SLOW_S so many times in a row is left out for SUSPENDED_S."""
+
+    def __init__(self) -> None:
+        self._slow: dict[str, int] = {}
+        self._until: dict[str, float] = {}
+        self._names: frozenset[str] = frozenset()
+
+    def names(self, now: float) -> frozenset[str]:
+        """Those suspended at `now`."""
+        if self._until and min(self._until.values()) <= now:
+            self._until = {name: until for name, until in self._until.items() if until > now}
+            self._names = frozenset(self._until)
+        return self._names
+
+    def note(self, spent: Sequence[Spent], now: float) -> list[Spent]:
+        """Count one decision's times; returns those that brought a suspension."""
+        struck = []
+        for one in spent:
+            if one.seconds <= SLOW_S:
+                if self._slow:
+                    self._slow.pop(one.by, None)
+                continue
+            self._slow[one.by] = self._slow.get(one.by, 0) + 1
+            if self._slow[one.by] >= IN_A_ROW:
+                del self._slow[one.by]
+                self._until[one.by] = now + SUSPENDED_S
+                struck.append(one)
+        if struck:
+            self._names = frozenset(self._until)
+        return struck
