@@ -8,6 +8,8 @@ send. Whoever drives it acts on the event and asks the stream for the answers (`
 - Full duplex: the headers' answer is held until the whole body is here and the endpoint chosen; then headers, pieces,
   trailers. Buffered: headers pass at once and the body's answer carries the routing. Streamed and none: the endpoint is
   chosen from the headers alone; streamed pieces get empty answers.
+- An upgraded connection (websocket) has no end to wait for: its endpoint too is chosen from the headers, and what the
+  client sends afterwards is passed on as it comes.
 - Envoy may send the end of a body twice; what follows the first end is ignored.
 - `observability_mode`: nothing is ever answered, and nothing picked.
 """
@@ -96,8 +98,8 @@ class Stream:
     """The state of one stream. Not thread-safe; `close` gives the held bytes back, however it ended."""
 
     __slots__ = (
-        "_body", "_bytes", "_headers", "_held", "_metadata", "_owed", "_request_mode", "_response_mode", "_trailers",
-        "state",
+        "_body", "_bytes", "_headers", "_held", "_metadata", "_owed", "_passing", "_request_mode",
+        "_response_mode", "_trailers", "state",
     )  # fmt: skip
 
     def __init__(self, held: HeldBytes) -> None:
@@ -111,6 +113,8 @@ class Stream:
         self._bytes = 0
         self._owed = 0
         """Streamed pieces that came before the headers were answered."""
+        self._passing = False
+        """An upgraded connection: request pieces go straight through."""
         self._trailers = False
         """Request trailers came and wait for their answer."""
 
@@ -136,7 +140,7 @@ class Stream:
         if self._request_mode in {BUFFERED, BUFFERED_PARTIAL} and not forward.bodiless:
             return self._owed_trailers([replies.routed_body(forward, len(sent))])
         answers = [replies.routed_headers(forward, len(sent))]
-        if self._request_mode == DUPLEX and not forward.bodiless:
+        if self._request_mode == DUPLEX and not forward.bodiless and not self._passing:
             answers += replies.pieces("request_body", sent, end=not self._trailers, even_empty=not self._trailers)
         answers += [replies.untouched("request_body") for _ in range(self._owed)]
         self._owed = 0
@@ -155,7 +159,7 @@ class Stream:
     def piece_seen(self, given: Piece, body: bytes, metadata: Metadata) -> Answers:
         """The answer to Piece; `body` is what the client gets instead of its bytes."""
         if self._response_mode == DUPLEX:
-            answers = replies.pieces("response_body", body, end=given.end, even_empty=given.end)
+            answers = replies.pieces("response_body", body, end=given.end, even_empty=given.end or not given.body)
         elif body == given.body:
             answers = [replies.untouched("response_body")]
         else:
@@ -212,7 +216,8 @@ class Stream:
         self._metadata = replies.read_metadata(message)
         if message.request_headers.end_of_stream:
             return self._complete(body=False, bodiless=True)
-        if self._request_mode in {NONE, STREAMED}:
+        self._passing = "upgrade" in self._headers
+        if self._passing or self._request_mode in {NONE, STREAMED}:
             return self._complete(body=False)
         self.state = State.BODY
         return None, [] if self._request_mode == DUPLEX else [replies.untouched("request_headers")]
@@ -243,6 +248,9 @@ class Stream:
         return None, []
 
     def _on_late_piece(self, message: ProcessingRequest) -> tuple[Event, Answers]:
+        piece = message.request_body
+        if self._request_mode == DUPLEX and self._passing:
+            return None, replies.pieces("request_body", piece.body, end=piece.end_of_stream, even_empty=True)
         return None, [replies.untouched("request_body")] if self._request_mode == STREAMED else []
 
     def _on_late_trailers(self, message: ProcessingRequest) -> tuple[Event, Answers]:

@@ -1,0 +1,220 @@
+"""The state machine against transcripts recorded from Envoy, and the few shapes Envoy could not be made to produce."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from pathlib import Path
+
+import pytest
+from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, ProcessingResponse
+
+from epp.extproc.held import HeldBytes
+from epp.extproc.stream import TABLE, End, Head, Pick, Piece, ProtocolError, State, Stream
+from epp.headers import CONTROL, DESTINATION
+from epp.route import Forward
+from epp.types import Refused
+
+TRANSCRIPTS = sorted((Path(__file__).parent.parent / "transcripts").glob("*.json"))
+FORWARD = "10.0.0.1:8000"
+SCRIPTED = {"immediate", "early"}
+"""Cases in which the recording side did something a pick does not do."""
+
+
+def held(limit: int = 1 << 30) -> HeldBytes:
+    return HeldBytes(body_limit=limit, total_limit=limit)
+
+
+def drive(stream: Stream, message: ProcessingRequest) -> list[ProcessingResponse]:
+    """What a transport sends after `message`, with an endpoint always picked and responses passed on."""
+    event, answers = stream.receive(message)
+    match event:
+        case Pick(bodiless=bodiless):
+            return answers + stream.forwarded(Forward(FORWARD, bodiless=bodiless))
+        case Head():
+            return answers + stream.head_seen({}, (), {})
+        case Piece(body):
+            return answers + stream.piece_seen(event, body, {})
+        case End():
+            return answers + stream.ended(b"", {})
+    return answers
+
+
+def recorded(path: Path) -> list[tuple[str, bytes]]:
+    """(by whom, wire bytes) of each message of a transcript."""
+    entries = json.loads(path.read_text())["messages"]
+    return [(e["by"], _wire(e)) for e in entries]
+
+
+def _wire(entry: dict[str, str]) -> bytes:
+    return base64.b64decode(entry["b64"]) if "b64" in entry else zlib.decompress(base64.b64decode(entry["zlib"]))
+
+
+def kinds(answers: list[ProcessingResponse]) -> list[str]:
+    """Names of the answers; the pieces of one body count once, with `!` if the last one ends it."""
+    names: list[str] = []
+    for answer in answers:
+        name = str(answer.WhichOneof("response"))
+        if names and name.endswith("_body") and names[-1] == name:
+            names.pop()
+        if name.endswith("_body"):
+            name += "!" * getattr(answer, name).response.body_mutation.streamed_response.end_of_stream
+        names.append(name)
+    return names
+
+
+def envoys(path: Path) -> list[ProcessingRequest]:
+    return [ProcessingRequest.FromString(wire) for by, wire in recorded(path) if by == "envoy"]
+
+
+def pickers(path: Path) -> list[ProcessingResponse]:
+    return [ProcessingResponse.FromString(wire) for by, wire in recorded(path) if by == "picker"]
+
+
+def case(name: str) -> Path:
+    return next(path for path in TRANSCRIPTS if path.stem == name)
+
+
+@pytest.mark.parametrize("path", [p for p in TRANSCRIPTS if p.stem[7:] not in SCRIPTED], ids=lambda path: path.stem)
+def test_a_recorded_stream_is_answered_in_the_order_envoy_accepted(path: Path) -> None:
+    stream = Stream(held())
+    answers = [answer for message in envoys(path) for answer in drive(stream, message)]
+    assert kinds(answers) == kinds(pickers(path))
+
+
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_a_recorded_stream_cut_after_any_message_gives_every_byte_back(path: Path) -> None:
+    messages = envoys(path)
+    for cut in range(len(messages)):
+        budget = held()
+        stream = Stream(budget)
+        for message in messages[:cut]:
+            drive(stream, message)
+        stream.close()
+        assert budget.held == 0
+
+
+@pytest.mark.parametrize("name", ["1.40.0-post-3mb", "1.36.2-post-3mb"])
+def test_a_long_body_goes_back_whole_in_pieces_no_gateway_refuses(name: str) -> None:
+    stream = Stream(held())
+    messages = envoys(case(name))
+    answers = [answer for message in messages for answer in drive(stream, message)]
+    pieces = [a.request_body.response.body_mutation.streamed_response for a in answers if a.HasField("request_body")]
+    assert b"".join(p.body for p in pieces) == b"".join(m.request_body.body for m in messages)
+    assert max(len(p.body) for p in pieces) <= 62_000
+    assert [p.end_of_stream for p in pieces] == [False] * (len(pieces) - 1) + [True]
+
+
+def test_the_routing_removes_what_a_client_may_not_set_and_names_the_endpoint_twice() -> None:
+    answer = drive_all("1.40.0-post")[0]
+    mutation = answer.request_headers.response.header_mutation
+    assert {o.header.key: o.header.raw_value for o in mutation.set_headers}[DESTINATION] == FORWARD.encode()
+    assert set(mutation.remove_headers) == set(CONTROL)
+    lb = answer.dynamic_metadata.fields["envoy.lb"].struct_value
+    assert lb.fields[DESTINATION].string_value == FORWARD
+
+
+def test_a_bodiless_request_is_routed_with_the_same_removals() -> None:
+    answer = drive_all("1.40.0-get")[0]
+    assert set(answer.request_headers.response.header_mutation.remove_headers) == set(CONTROL)
+
+
+def test_buffered_bodies_carry_the_routing_in_their_own_answer() -> None:
+    headers, body = drive_all("1.40.0-buffered")[:2]
+    assert not headers.request_headers.response.HasField("header_mutation")
+    set_headers = body.request_body.response.header_mutation.set_headers
+    assert DESTINATION in {option.header.key for option in set_headers}
+
+
+def test_a_buffered_body_that_is_changed_announces_its_length() -> None:
+    stream = Stream(held())
+    for message in envoys(case("1.40.0-buffered")):
+        event, _ = stream.receive(message)
+        if isinstance(event, Pick):
+            [answer] = stream.forwarded(Forward(FORWARD, body=b'{"model":"other"}'))
+            break
+    response = answer.request_body.response
+    assert response.body_mutation.body == b'{"model":"other"}'
+    assert {o.header.key: o.header.raw_value for o in response.header_mutation.set_headers}["Content-Length"] == b"17"
+
+
+def test_the_end_of_a_body_that_comes_twice_is_answered_once() -> None:
+    stream = Stream(held())
+    messages = envoys(case("1.40.0-post"))
+    for message in messages[:3]:
+        drive(stream, message)
+    assert drive(stream, messages[2]) == []
+
+
+def test_observability_mode_is_never_answered() -> None:
+    assert drive_all("1.40.0-observe") == []
+
+
+def test_a_subset_hint_reaches_the_pick_from_either_message() -> None:
+    hint = {"x-gateway-destination-endpoint-subset": ["127.0.0.1:8000", "10.0.0.7"]}
+    stream = Stream(held())
+    events = [stream.receive(message)[0] for message in envoys(case("1.40.0-subset"))[:3]]
+    assert isinstance(events[-1], Pick)
+    assert events[-1].metadata["envoy.lb.subset_hint"] == hint
+
+
+def test_a_repeated_header_keeps_all_its_values() -> None:
+    stream = Stream(held())
+    events = [stream.receive(message)[0] for message in envoys(case("1.40.0-repeated-header"))[:3]]
+    assert isinstance(events[-1], Pick)
+    assert any(len(values) == 2 for values in events[-1].headers.values())
+
+
+def test_a_body_over_the_limit_is_refused_and_freed() -> None:
+    budget = held(limit=100_000)
+    stream = Stream(budget)
+    head, *pieces = envoys(case("1.40.0-post-3mb"))
+    drive(stream, head)
+    with pytest.raises(Refused, match="--max-body-bytes") as refusal:
+        [drive(stream, piece) for piece in pieces]
+    [answer] = stream.refused(refusal.value, {})
+    assert answer.immediate_response.status.code == 413
+    assert budget.held == 0
+    assert drive(stream, pieces[0]) == []
+
+
+def test_bodies_together_over_the_limit_refuse_the_newcomer_only() -> None:
+    budget = HeldBytes(body_limit=1 << 20, total_limit=100)
+    budget.take(90, 0)
+    with pytest.raises(Refused, match="--max-held-bytes") as refusal:
+        budget.take(11, 0)
+    assert (refusal.value.status, budget.held) == (503, 90)
+
+
+def test_a_refusal_names_its_reason_in_the_header() -> None:
+    stream = Stream(held())
+    [answer] = stream.refused(Refused(503, "nobody there", "rejected-no-endpoints"), {})
+    immediate = answer.immediate_response
+    assert immediate.body == b"inference error: ServiceUnavailable - nobody there"
+    assert immediate.headers.set_headers[0].header.raw_value == b"rejected-no-endpoints"
+
+
+def test_every_pair_that_is_not_in_the_table_is_a_protocol_error() -> None:
+    messages = {m.WhichOneof("request"): m for path in TRANSCRIPTS for m in envoys(path)}
+    for state in State:
+        for kind, message in messages.items():
+            if (state, kind) in TABLE or state in {State.DONE, State.WATCHING}:
+                continue
+            stream = Stream(held())
+            stream.state = state
+            with pytest.raises(ProtocolError, match=f"{kind} is not expected in state {state.value}"):
+                stream.receive(message)
+
+
+def test_an_unknown_body_mode_is_named() -> None:
+    message = ProcessingRequest()
+    message.request_headers.end_of_stream = False
+    message.protocol_config.request_body_mode = 5
+    with pytest.raises(ProtocolError, match="body mode 5"):
+        Stream(held()).receive(message)
+
+
+def drive_all(name: str) -> list[ProcessingResponse]:
+    stream = Stream(held())
+    return [answer for message in envoys(case(name)) for answer in drive(stream, message)]
