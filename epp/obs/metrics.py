@@ -1,0 +1,264 @@
+"""What happened, as Prometheus metrics: one method an event, called by whoever saw it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from epp.obs.metrics_table import STREAMS, TABLE
+from epp.obs.series import Cap, Families, Labels
+from epp.types import Column, Decision, Endpoint, Endpoints, Mask, Outcome, Refused, Request
+
+MOST_VALUES = 1000
+"""Model names (incoming and target together), and fairness ids: so many of each are told apart, the rest is `other`."""
+MOST_FLOWS = 2000
+"""And so many combinations of both: each costs about 3 KB and 200 lines of a scrape, and clients choose the names."""
+EXTENSION_POINTS = {
+    "filter": "Filter",
+    "scorer": "Scorer",
+    "picker": "Picker",
+    "profile_handler": "ProfilePicker",
+    "signal": "DataProducer",
+    "screener": "Screener",
+    "admitter": "Admission",
+}
+REFUSED_FLOW = ("", "", "", "0")
+NOBODY = ("", "", "")
+
+
+class Metrics:
+    """All metrics of the picker, added to `registry`; not thread-safe, except that another thread may scrape.
+
+    `plugin_types`: name of each configured plug-in → its type. `streams` adds the metrics of ext_proc streams.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, *, plugin_types: Mapping[str, str] | None = None, streams: bool = False
+    ) -> None:
+        families = Families((*TABLE, *STREAMS) if streams else TABLE)
+        registry.register(families)
+        self._families = families
+        self._streams = streams
+        self._plugin_types: Mapping[str, str] = plugin_types or {}
+        self._places: dict[tuple[str, str], Labels] = {}
+        self._flows: dict[tuple[str, str, str, int], Labels] = {}
+        self._models = Cap(MOST_VALUES)
+        self._fairness_ids = Cap(MOST_VALUES)
+        self._request_total = families.cells("request_total")
+        self._running = families.cells("request_running")
+        self._errors = families.cells("request_error_total")
+        self._request_bytes = families.histograms("request_size_bytes")
+        self._request_work = families.histograms("request_processing_duration_seconds")
+        self._attempts = families.cells("scheduler_attempts_total")
+        self._decision_s = families.histograms("scheduler_e2e_duration_seconds")
+        self._plugin_s = families.histograms("plugin_duration_seconds")
+        self._flaws = families.cells("plugin_flaws_total")
+        self._gaps = families.histograms("request_streaming_itl_seconds")
+
+    def configured(self, plugin_types: Mapping[str, str], models: Iterable[str] = ()) -> None:
+        """Another configuration is in force; `models` are named by the operator and never become `other`."""
+        self._plugin_types = plugin_types
+        self._places.clear()
+        self._models.keep(models)
+
+    def built(self, commit: str, build_ref: str) -> None:
+        """What is running."""
+        self._families.cells("info").set((commit, build_ref), 1.0)
+
+    def scheduled(self, decision: Decision, request: Request, *, took_s: float, since_headers_s: float) -> None:
+        """A request has its endpoint. Exactly one `ended` must follow."""
+        flow = self._flow(request)
+        self._request_total.add(flow)
+        self._request_bytes.observe(flow, request.body_bytes)
+        if request.model:
+            self._running.add(flow)
+        self._request_work.observe((), since_headers_s)
+        self._decision_s.observe((), took_s)
+        endpoint = decision.picked[0]
+        self._attempts.add(("success", flow[1], endpoint.name, endpoint.namespace, str(endpoint.port)))
+        self._plugins(decision)
+
+    def refused(self, request: Request | None, refused: Refused, *, since_headers_s: float) -> None:
+        """A request got an answer instead of an endpoint; `request` is None if its body could not be read."""
+        flow = self._flow(request) if request else REFUSED_FLOW
+        self._errors.add((*flow, refused.code))
+        self._request_work.observe((), since_headers_s)
+        decision = refused.decision
+        if decision is not None:
+            if decision.runs:
+                self._attempts.add(("failure", flow[1], *NOBODY))
+            self._plugins(decision)
+
+    def gap(self, request: Request, seconds: float) -> None:
+        """Time between two pieces of a streamed response."""
+        self._gaps.observe(self._flow(request), seconds)
+
+    def ended(self, request: Request, outcome: Outcome, *, work_s: float = 0.0) -> None:
+        """A request that was `scheduled` has ended, however; `work_s` = time spent on its response's messages."""
+        flow = self._flow(request)
+        if request.model:
+            self._running.add(flow, -1.0)
+        if outcome.failure or outcome.status >= 400:
+            self._errors.add((*flow, "ModelServerError"))
+        if outcome.cause == "natural":
+            self._completed(flow, outcome, work_s)
+
+    def _completed(self, flow: Labels, outcome: Outcome, work_s: float) -> None:
+        observe = self._observe
+        observe("response_processing_duration_seconds", (), work_s)
+        observe("request_duration_seconds", flow, outcome.duration_s)
+        observe("response_size_bytes", flow, outcome.response_bytes)
+        ttft = outcome.ttft_s
+        if ttft is not None:
+            observe("request_ttft_seconds", (*flow, "true" if outcome.streamed else "false"), ttft)
+        usage = outcome.usage
+        if usage is None:
+            return
+        if usage.prompt_tokens > 0:
+            observe("request_input_tokens", flow, usage.prompt_tokens)
+        if usage.cached_tokens is not None:
+            observe("request_cached_tokens", flow, usage.cached_tokens)
+        made = usage.completion_tokens
+        if made > 0:
+            observe("request_output_tokens", flow, made)
+            observe("request_ntpot_seconds", flow, outcome.duration_s / made)
+        if made > 1 and outcome.streamed and ttft is not None:
+            observe("request_streaming_tpot_seconds", flow, (outcome.duration_s - ttft) / (made - 1))
+
+    def rewritten(self, rule: str, model: str, target: str) -> None:
+        """A rewrite rule changed a request's model."""
+        labels = (rule, self._models(model), self._models(target))
+        self._families.cells("model_rewrite_decisions_total").add(labels)
+
+    def inflight(self, endpoint: Endpoint, request: Request, producer: str, requests: int, tokens: float) -> None:
+        """`requests` and `tokens` more (or, below 0, less) are in flight to `endpoint`."""
+        flow = self._flow(request)
+        labels = (endpoint.name, endpoint.namespace, producer, flow[2], flow[3])
+        self._families.cells("inflight_requests").add(labels, requests)
+        self._families.cells("inflight_tokens").add(labels, tokens)
+
+    def pool(self, name: str, endpoints: Endpoints, fresh: Mask, cooling: Collection[str] = ()) -> None:
+        """How the pool stands: means and deviations over `fresh` endpoints (they freeze when there are none).
+
+        `cooling` are keys of endpoints. Series of endpoints that are gone go.
+        """
+        cells = self._families.cells
+        cells("ready_endpoints").set((name,), len(endpoints))
+        for metric, column in (
+            ("kv_cache_utilization", endpoints.kv_usage),
+            ("queue_size", endpoints.waiting),
+            ("running_requests", endpoints.running),
+        ):
+            self._moments(name, metric, column[fresh])
+        for metric in ("per_endpoint_queue_size", "endpoint_cooling"):
+            cells(metric).drop(lambda labels, _: labels[0] == name)
+        for record, waiting in zip(endpoints.records, endpoints.waiting.tolist(), strict=True):
+            cells("per_endpoint_queue_size").set((name, record.name), waiting)
+            cells("endpoint_cooling").set((name, record.name), float(record.key in cooling))
+        there = {(record.name, record.namespace) for record in endpoints.records}
+        for metric in ("inflight_requests", "inflight_tokens"):
+            cells(metric).drop(lambda labels, value: not value and labels[:2] not in there)
+
+    def _moments(self, name: str, metric: str, values: Column) -> None:
+        if len(values):
+            self._families.cells(f"average_{metric}").set((name,), round(float(np.mean(values)), 2))
+            self._families.cells(f"std_dev_{metric}").set((name,), round(float(np.std(values)), 2))
+
+    def endpoint_failed(self, endpoint: str, kind: str) -> None:
+        """`endpoint` (its name) failed a request or a scrape: 5xx, connect, missing, scrape."""
+        self._families.cells("endpoint_failures_total").add((endpoint, kind))
+
+    def suspended(self, plugins: Collection[str]) -> None:
+        """The plug-ins that are left out for being slow."""
+        cells = self._families.cells("plugin_suspended")
+        for (plugin,) in list(cells.values):
+            cells.set((plugin,), 0.0)
+        for plugin in plugins:
+            cells.set((plugin,), 1.0)
+
+    def poll_failed(self, source_type: str) -> None:
+        """An endpoint could not be read."""
+        self._families.cells("datalayer_poll_errors_total").add((source_type,))
+
+    def extract_failed(self, source_type: str, extractor_type: str) -> None:
+        """What was read lacked a metric that was looked for."""
+        self._families.cells("datalayer_extract_errors_total").add((source_type, extractor_type))
+
+    def prefix_index(self, plugin: str, entries: int) -> None:
+        """How much the prefix index of `plugin` holds."""
+        self._families.cells("prefix_indexer_size").set(self._plugin(plugin), entries)
+
+    def prefix_hit(self, plugin: str, ratio: float, hit_bytes: float) -> None:
+        """What the picked endpoint held of a prompt."""
+        labels = self._plugin(plugin)
+        self._observe("prefix_indexer_hit_ratio", labels, ratio)
+        self._observe("prefix_indexer_hit_bytes", labels, hit_bytes)
+
+    def held(self, held_bytes: int) -> None:
+        """Bytes of request bodies in memory."""
+        self._families.cells("held_bytes").set((), held_bytes)
+
+    def body_refused(self, reason: str) -> None:
+        """A body was refused for its size: too-large or too-much-held."""
+        self._families.cells("body_refused_total").add((reason,))
+
+    def lagged(self, seconds: float) -> None:
+        """The event loop came round so late."""
+        self._observe("loop_lag_seconds", (), seconds)
+
+    def stream_opened(self) -> None:
+        """An ext_proc stream is open. Exactly one `stream_closed` must follow."""
+        if self._streams:
+            self._families.cells("extproc_streams_inflight").add(())
+
+    def stream_closed(self, seconds: float, code: str) -> None:
+        """It ended after `seconds` with a gRPC status such as OK or CANCELLED."""
+        if self._streams:
+            self._families.cells("extproc_streams_inflight").add((), -1.0)
+            self._observe("extproc_stream_duration_seconds", (), seconds)
+            self._families.cells("extproc_streams_total").add((code,))
+
+    def _observe(self, name: str, labels: Labels, value: float) -> None:
+        self._families.histograms(name).observe(labels, value)
+
+    def _flow(self, request: Request) -> Labels:
+        """model_name, target_model_name, fairness_id and priority of a request, capped."""
+        asked = (request.incoming_model, request.model, request.fairness_id, request.priority)
+        flow = self._flows.get(asked)
+        if flow is None:
+            flow = self._capped(*asked)
+        return flow
+
+    def _capped(self, incoming: str, model: str, fairness_id: str, priority: int) -> Labels:
+        asked = (incoming, model, fairness_id, priority)
+        if len(self._flows) >= MOST_FLOWS:
+            return ("other", "other", "other", str(priority))
+        flow = (self._models(incoming), self._models(model), self._fairness_ids(fairness_id), str(priority))
+        if flow[:3] == asked[:3]:
+            self._flows[asked] = flow
+        return flow
+
+    def _plugin(self, name: str) -> Labels:
+        return (name, self._plugin_types.get(name, name))
+
+    def _plugins(self, decision: Decision) -> None:
+        places = self._places
+        observe = self._plugin_s.observe
+        for spent in decision.spent:
+            place = (spent.place, spent.by)
+            labels = places.get(place)
+            if labels is None:
+                point = EXTENSION_POINTS.get(spent.place, spent.place)
+                labels = places[place] = (point, self._plugin_types.get(spent.by, spent.by), spent.by)
+            observe(labels, spent.seconds)
+        for flaw in decision.flaws:
+            self._flaws.add((flaw.by, flaw.rule))
+
+
+def new_registry() -> CollectorRegistry:
+    """A registry of our own, with the CPU, memory and file descriptors of the process."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return registry

@@ -1,0 +1,204 @@
+"""Every metric, declared once: name, type, labels, buckets, and the older name it is still told under.
+
+Names, labels and bounds are those of the llm-d router where it has the metric; OURS holds those that only we have.
+"""
+
+from __future__ import annotations
+
+from epp.obs.series import Spec, Twin
+
+LONG_S = (
+    *(0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60, 120, 180),
+    *(240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600),
+)
+REQUEST_BYTES = tuple(float(2**power) for power in range(6, 31))
+# 32778 stands for 32768 in the router as well: a bound that differs would not add up with its series.
+_POWERS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32778, 65536)
+RESPONSE_BYTES = _POWERS
+TOKENS_IN = (*_POWERS, 131072, 262144, 524288, 1048576)
+TOKENS_OUT = _POWERS[:12]
+PER_TOKEN_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+FIRST_TOKEN_S = LONG_S[:24]
+NEXT_TOKEN_S = (
+    *(0.0005, 0.00205, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 2),
+)
+GAP_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2)
+FAST_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+REQUEST_WORK_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+RESPONSE_WORK_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+STREAM_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600)
+HIT_RATIO = tuple(tenths / 10 for tenths in range(11))
+HIT_BYTES = (0.0, *(float(2**power) for power in range(4, 17)))
+LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
+
+MODELS = ("model_name", "target_model_name")
+FLOW = (*MODELS, "fairness_id", "priority")
+PLUGIN = ("plugin_name", "plugin_type")
+POOL = ("name",)
+
+_OBJECTIVE = "inference_objective_"
+_POOL = "inference_pool_"
+_EXTENSION = "inference_extension_"
+_SCHEDULER = "llm_d_inference_scheduler_"
+
+
+def _twin(prefix: str, name: str, labels: tuple[str, ...] = MODELS) -> Twin:
+    return Twin(prefix + name, labels)
+
+
+REQUESTS = (
+    Spec(
+        "request_total", "counter", FLOW, "Requests sent to an endpoint.",
+        twin=_twin(_OBJECTIVE, "request_total", (*MODELS, "priority")),
+    ),
+    Spec(
+        "request_error_total", "counter", (*FLOW, "error_code"), "Requests refused, or failed by their endpoint.",
+        twin=_twin(_OBJECTIVE, "request_error_total", (*MODELS, "error_code")),
+    ),
+    Spec(
+        "request_duration_seconds", "histogram", FLOW, "From a request's headers to the end of its response.", LONG_S,
+        _twin(_OBJECTIVE, "request_duration_seconds"),
+    ),
+    Spec(
+        "request_size_bytes", "histogram", FLOW, "Size of request bodies.", REQUEST_BYTES,
+        _twin(_OBJECTIVE, "request_sizes"),
+    ),
+    Spec(
+        "response_size_bytes", "histogram", FLOW, "Size of response bodies.", RESPONSE_BYTES,
+        _twin(_OBJECTIVE, "response_sizes"),
+    ),
+    Spec(
+        "request_input_tokens", "histogram", FLOW, "Prompt tokens, as the engine counted them.", TOKENS_IN,
+        _twin(_OBJECTIVE, "input_tokens"),
+    ),
+    Spec(
+        "request_output_tokens", "histogram", FLOW, "Generated tokens, as the engine counted them.", TOKENS_OUT,
+        _twin(_OBJECTIVE, "output_tokens"),
+    ),
+    Spec(
+        "request_cached_tokens", "histogram", FLOW, "Prompt tokens the engine found in its prefix cache.", TOKENS_IN,
+        _twin(_OBJECTIVE, "prompt_cached_tokens"),
+    ),
+    Spec(
+        "request_running", "gauge", FLOW, "Requests that have an endpoint and no end yet.",
+        twin=_twin(_OBJECTIVE, "running_requests", ("model_name",)),
+    ),
+    Spec(
+        "request_ntpot_seconds", "histogram", FLOW, "Duration of a request by its generated tokens.", PER_TOKEN_S,
+        _twin(_OBJECTIVE, "normalized_time_per_output_token_seconds"),
+    ),
+    Spec(
+        "request_ttft_seconds", "histogram", (*FLOW, "streaming"),
+        "From a request's headers to the first byte of its response's body.", FIRST_TOKEN_S,
+    ),
+    Spec(
+        "request_streaming_tpot_seconds", "histogram", FLOW, "Time per generated token after the first.", NEXT_TOKEN_S
+    ),
+    Spec("request_streaming_itl_seconds", "histogram", FLOW, "Time between pieces of a streamed response.", GAP_S),
+    Spec(
+        "request_processing_duration_seconds", "histogram", (),
+        "From a request's headers to its answer, waiting in the queue included.", REQUEST_WORK_S,
+    ),
+    Spec(
+        "response_processing_duration_seconds", "histogram", (), "Time spent on a response's messages.", RESPONSE_WORK_S
+    ),
+    Spec(
+        "model_rewrite_decisions_total", "counter", ("model_rewrite_name", "model_name", "target_model"),
+        "Requests whose model a rewrite rule changed.",
+        twin=_twin(
+            _EXTENSION, "model_rewrite_decisions_total", ("model_rewrite_name", "model_name", "target_model")
+        ),
+    ),
+)  # fmt: skip
+
+POOLS = (
+    *[
+        Spec(
+            f"average_{name}", "gauge", POOL, f"Mean {what} of the endpoints with a fresh reading.",
+            twin=_twin(_POOL, f"average_{name}", POOL),
+        )
+        for name, what in (
+            ("kv_cache_utilization", "KV-cache usage"),
+            ("queue_size", "number of requests queued"),
+            ("running_requests", "number of requests running"),
+        )
+    ],
+    Spec("std_dev_kv_cache_utilization", "gauge", POOL, "Standard deviation of KV-cache usage over those endpoints."),
+    Spec("std_dev_queue_size", "gauge", POOL, "Standard deviation of requests queued over those endpoints."),
+    Spec("std_dev_running_requests", "gauge", POOL, "Standard deviation of requests running over those endpoints."),
+    Spec("ready_endpoints", "gauge", POOL, "Endpoints in the pool.", twin=_twin(_POOL, "ready_pods", POOL)),
+    Spec(
+        "per_endpoint_queue_size", "gauge", ("name", "model_server_endpoint"), "Requests queued in each endpoint.",
+        twin=_twin(_POOL, "per_pod_queue_size", ("name", "model_server_pod=model_server_endpoint")),
+    ),
+)  # fmt: skip
+
+_ATTEMPT = ("status", "target_model_name", "endpoint_name", "namespace", "port")
+_PLACE = ("extension_point", "plugin_type", "plugin_name")
+SCHEDULING = (
+    Spec(
+        "scheduler_e2e_duration_seconds", "histogram", (), "Time of one decision.", FAST_S,
+        _twin(_EXTENSION, "scheduler_e2e_duration_seconds", ()),
+    ),
+    Spec(
+        "scheduler_attempts_total", "counter", _ATTEMPT, "Decisions, by what came of them.",
+        twin=_twin(
+            _EXTENSION, "scheduler_attempts_total",
+            ("status", "target_model_name", "pod_name=endpoint_name", "namespace", "port"),
+        ),
+    ),
+    Spec(
+        "plugin_duration_seconds", "histogram", _PLACE, "Time of one call of a plug-in.", FAST_S,
+        _twin(_EXTENSION, "plugin_duration_seconds", _PLACE),
+    ),
+    Spec(
+        "info", "gauge", ("commit", "build_ref"), "What is running.",
+        twin=_twin(_EXTENSION, "info", ("commit", "build_ref")),
+    ),
+    Spec(
+        "datalayer_poll_errors_total", "counter", ("source_type",), "Readings of an endpoint that failed.",
+        twin=_twin(_SCHEDULER, "datalayer_poll_errors_total", ("source_type",)),
+    ),
+    Spec(
+        "datalayer_extract_errors_total", "counter", ("source_type", "extractor_type"),
+        "Readings that arrived but lacked what was looked for.",
+        twin=_twin(_SCHEDULER, "datalayer_extract_errors_total", ("source_type", "extractor_type")),
+    ),
+    Spec(
+        "prefix_indexer_size", "gauge", PLUGIN, "Entries of the prefix index.",
+        twin=_twin(_EXTENSION, "prefix_indexer_size", ()),
+    ),
+    Spec(
+        "prefix_indexer_hit_ratio", "histogram", PLUGIN, "Share of a prompt that the picked endpoint holds.", HIT_RATIO,
+        _twin(_EXTENSION, "prefix_indexer_hit_ratio", ()),
+    ),
+    Spec(
+        "prefix_indexer_hit_bytes", "histogram", PLUGIN, "Bytes of a prompt that the picked endpoint holds.", HIT_BYTES,
+        _twin(_EXTENSION, "prefix_indexer_hit_bytes", ()),
+    ),
+)  # fmt: skip
+
+_INFLIGHT = ("endpoint_name", "namespace", "producer_name", "fairness_id", "priority")
+LOAD = (
+    Spec("inflight_requests", "gauge", _INFLIGHT, "Requests sent to an endpoint and not finished."),
+    Spec("inflight_tokens", "gauge", _INFLIGHT, "Tokens of those requests that are still to be computed."),
+)
+
+OURS = (
+    Spec("plugin_flaws_total", "counter", ("plugin_name", "rule"), "Results of a plug-in that broke the contract."),
+    Spec("plugin_suspended", "gauge", ("plugin_name",), "1 while a plug-in is left out for being slow."),
+    Spec("endpoint_cooling", "gauge", ("name", "endpoint"), "1 while an endpoint is left out for failing."),
+    Spec("endpoint_failures_total", "counter", ("endpoint", "kind"), "Failures seen of an endpoint."),
+    Spec("held_bytes", "gauge", (), "Request bodies held in memory."),
+    Spec("body_refused_total", "counter", ("reason",), "Request bodies refused for their size."),
+    Spec("loop_lag_seconds", "histogram", (), "How late the event loop came round.", LAG_S),
+)
+
+STREAMS = (
+    Spec("extproc_streams_inflight", "gauge", (), "ext_proc streams that are open."),
+    Spec("extproc_stream_duration_seconds", "histogram", (), "Life of an ext_proc stream.", STREAM_S),
+    Spec("extproc_streams_total", "counter", ("code",), "ext_proc streams that ended, by gRPC status."),
+)
+"""Only with --enable-grpc-stream-metrics."""
+
+TABLE = (*REQUESTS, *POOLS, *SCHEDULING, *LOAD, *OURS)

@@ -1,0 +1,173 @@
+"""Counters, gauges and histograms as plain numbers, rendered only when somebody scrapes.
+
+`prometheus_client`'s own metrics take a lock and walk the buckets for each observation, and every deprecated twin would
+pay again. Here an observation is a dictionary look-up and an addition; a twin is summed up at the scrape. One thread
+writes; another may render, as `list(dict.items())` is one step of the interpreter.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+Labels = tuple[str, ...]
+PREFIX = "llm_d_epp_"
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """An older name under which the same numbers are still told; `labels` are `name` or `name=label of the metric`."""
+
+    name: str
+    labels: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One metric, declared once. `name` without PREFIX; its unit is part of it."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: Labels
+    about: str
+    buckets: tuple[float, ...] = ()
+    """Upper bounds, ascending, without +Inf."""
+    twin: Twin | None = None
+
+
+class Cells:
+    """The values of a counter or gauge by label values."""
+
+    __slots__ = ("spec", "values")
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.values: dict[Labels, float] = {} if spec.labels else {(): 0.0}
+
+    def add(self, labels: Labels, amount: float = 1.0) -> None:
+        self.values[labels] = self.values.get(labels, 0.0) + amount
+
+    def set(self, labels: Labels, value: float) -> None:
+        self.values[labels] = value
+
+    def drop(self, unwanted: Callable[[Labels, float], bool]) -> None:
+        """Forget the series for which `unwanted` is true."""
+        self.values = {labels: value for labels, value in self.values.items() if not unwanted(labels, value)}
+
+    def collect(self) -> Iterator[Metric]:
+        values = list(self.values.items())
+        for name, about, keys, project in _faces(self.spec):
+            sums: dict[Labels, float] = {}
+            for labels, value in values:
+                key = project(labels)
+                sums[key] = sums.get(key, 0.0) + value
+            family = CounterMetricFamily if self.spec.kind == "counter" else GaugeMetricFamily
+            metric = family(name, about, labels=keys)
+            for key, value in sums.items():
+                metric.add_metric(key, value)
+            if sums:
+                yield metric
+
+
+class Histograms:
+    """The histograms of one metric by label values; each is the count in every bucket and, last, the sum."""
+
+    __slots__ = ("bounds", "empty", "spec", "values")
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.bounds = spec.buckets
+        self.empty = [0.0] * (len(spec.buckets) + 2)
+        self.values: dict[Labels, list[float]] = {} if spec.labels else {(): self.empty.copy()}
+
+    def observe(self, labels: Labels, value: float) -> None:
+        counts = self.values.get(labels)
+        if counts is None:
+            counts = self.values[labels] = self.empty.copy()
+        counts[bisect_left(self.bounds, value)] += 1.0
+        counts[-1] += value
+
+    def collect(self) -> Iterator[Metric]:
+        values = list(self.values.items())
+        bounds = [*map(floatToGoString, self.bounds), "+Inf"]
+        for name, about, keys, project in _faces(self.spec):
+            sums: dict[Labels, list[float]] = {}
+            for labels, counts in values:
+                key = project(labels)
+                before = sums.get(key)
+                sums[key] = counts if before is None else [a + b for a, b in zip(before, counts, strict=True)]
+            metric = HistogramMetricFamily(name, about, labels=keys)
+            for key, counts in sums.items():
+                metric.add_metric(key, list(zip(bounds, accumulate(counts[:-1]), strict=True)), counts[-1])
+            if sums:
+                yield metric
+
+
+def _faces(spec: Spec) -> Iterator[tuple[str, str, Labels, Callable[[Labels], Labels]]]:
+    """(name, help, label names, projection of label values) of the metric and of its twin."""
+    yield PREFIX + spec.name, f"[ALPHA] {spec.about}", spec.labels, _same
+    if spec.twin is not None:
+        sources = [label.partition("=")[::2] for label in spec.twin.labels]
+        rows = [spec.labels.index(source or name) for name, source in sources]
+        about = f"[ALPHA] [Deprecated: Use {PREFIX}{spec.name}] {spec.about}"
+        yield spec.twin.name, about, tuple(name for name, _ in sources), _projection(rows)
+
+
+def _same(labels: Labels) -> Labels:
+    return labels
+
+
+def _projection(rows: list[int]) -> Callable[[Labels], Labels]:
+    return lambda labels: tuple([labels[row] for row in rows])
+
+
+class Families(Collector):
+    """Everything declared in some tables, as one collector for a registry."""
+
+    def __init__(self, specs: Iterable[Spec]) -> None:
+        self._families: dict[str, Cells | Histograms] = {
+            spec.name: Histograms(spec) if spec.kind == "histogram" else Cells(spec) for spec in specs
+        }
+
+    def cells(self, name: str) -> Cells:
+        found = self._families[name]
+        assert isinstance(found, Cells)
+        return found
+
+    def histograms(self, name: str) -> Histograms:
+        found = self._families[name]
+        assert isinstance(found, Histograms)
+        return found
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._families.values():
+            yield from family.collect()
+
+
+class Cap:
+    """At most `limit` distinct values; later ones become `other`. The empty string always passes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._seen: set[str] = {""}
+        self._kept: frozenset[str] = frozenset()
+
+    def keep(self, values: Iterable[str]) -> None:
+        """These always pass and do not count: the operator named them."""
+        self._kept = frozenset(values)
+
+    def __call__(self, value: str) -> str:
+        if value in self._seen or value in self._kept:
+            return value
+        if len(self._seen) > self._limit:
+            return "other"
+        self._seen.add(value)
+        return value
