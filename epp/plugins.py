@@ -170,7 +170,7 @@ def _load(name: str, points: list[tuple[str, EntryPoint]]) -> PluginType:
 
 
 def _distribution(point: EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else point.value
+    return point.dist.name if point.dist is not None else point.module
 
 
 def _check_shape(found: PluginType) -> None:
