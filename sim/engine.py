@@ -171,7 +171,7 @@ class Engine:
         self._stop(job)
         job.phase = Phase.DONE
         job.finished_at = at
-        self.counters.finished += 1
+        self.counters.count_end(job)
         self._events.append(Event(at, Happening.FINISHED, job))
 
     def _stop(self, job: Job) -> None:

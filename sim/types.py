@@ -74,6 +74,8 @@ class Job:
     chain: Sequence[int] = ()
     """Chained hashes of the full blocks of prompt and answer, see text.chain; blocks beyond it are never shared."""
     lora: str = ""
+    cut: bool = True
+    """Whether output_tokens is the most it was allowed, rather than its own choice."""
 
     arrived_at: float | None = None
     """This and all below is written by the engine. Seconds on the caller's clock."""
@@ -134,5 +136,20 @@ class Counters:
     prompt_tokens: int = 0
     generation_tokens: int = 0
     preemptions: int = 0
-    finished: int = 0
+    stopped: int = 0
+    """Finished of their own accord."""
+    cut: int = 0
+    """Finished at the most tokens they were allowed."""
     aborted: int = 0
+
+    def count_end(self, job: Job) -> None:
+        self.cut += job.cut
+        self.stopped += not job.cut
+
+    @property
+    def finished(self) -> int:
+        return self.stopped + self.cut
+
+    def by_reason(self) -> dict[str, int]:
+        """By vLLM's names."""
+        return {"stop": self.stopped, "length": self.cut, "abort": self.aborted}
