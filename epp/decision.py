@@ -82,6 +82,7 @@ class Decision:
     model: str
     decided_at: float
     table_size: int
+    """Endpoints there were, candidates or not."""
     primary: str = ""
     runs: dict[str, Run] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
@@ -90,6 +91,8 @@ class Decision:
     """What each signal said, by name; columns over the whole table. Dropped when the answer is sent."""
     flaws: list[Flaw] = field(default_factory=list)
     spent: list[Spent] = field(default_factory=list)
+    took_s: float = 0.0
+    """Wall time of the decision, waiting for slow signals included."""
     notes: list[str] = field(default_factory=list)
     """Remarks a reader of the decision needs: a fallback taken, a probe sent."""
 

@@ -11,7 +11,7 @@ from epp.bodies.rewrite import ModelMapper
 from epp.headers import Headers, Metadata
 from epp.observe import Trace
 from epp.pool.ledger import Charge
-from epp.types import Decision, Outcome, Refused, Request
+from epp.types import Decision, Endpoint, Outcome, Refused, Request
 
 if TYPE_CHECKING:
     from epp.route import Router
@@ -34,7 +34,7 @@ class Exchange:
         self.decision: Decision | None = None
         self.parser: Parser | None = None
         self.trace: Trace | None = None
-        self.charges: list[Charge] = []
+        self.charges: list[tuple[Endpoint, Charge]] = []
         self.status = 0
         self._reader: ResponseReader | None = None
         self._mapper: ModelMapper | None = None
@@ -149,8 +149,8 @@ class Exchange:
         self._bytes += size
         if self._first_at is None:
             self._first_at = now
-            for charge in self.charges:
-                charge.first_piece()
+            for endpoint, charge in self.charges:
+                self._router.observer.inflight(self.request, endpoint, 0, -charge.first_piece())
         elif self._sse:
             self._router.observer.piece(self.request, now - self._last_at)
         self._last_at = now
@@ -191,8 +191,9 @@ class Exchange:
         return self.decision.picked[0].key if self.decision is not None else ""
 
     def _close_charges(self) -> None:
-        for charge in self.charges:
-            charge.close()
+        for endpoint, charge in self.charges:
+            requests, tokens = charge.close()
+            self._router.observer.inflight(self.request, endpoint, -requests, -tokens)
         self.charges = []
 
 

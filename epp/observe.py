@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from epp.types import Decision, Outcome, Refused, Request, Spent
+from epp.types import Decision, Endpoint, Outcome, Refused, Request, Spent
 
 
 class Trace(Protocol):
@@ -30,6 +30,9 @@ class Observer(Protocol):
         """An endpoint is picked; the decision still has its votes and signals."""
 
     def refused(self, request: Request, refusal: Refused) -> None: ...
+
+    def inflight(self, request: Request, endpoint: Endpoint, requests: int, tokens: float) -> None:
+        """So much more (or, below 0, less) is in flight to `endpoint`."""
 
     def piece(self, request: Request, gap_s: float) -> None:
         """A non-empty piece of an event stream, `gap_s` after the one before it."""

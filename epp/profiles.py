@@ -124,6 +124,7 @@ def decide(setup: Setup, given: Given, columns: frozenset[str]) -> Wait:
         "rng": given.rng,
     }
     context = Context(values, columns, None, decision, given.clock, given.suspended)
+    began = given.clock()
     try:
         _narrow(context, given)
         yield from _measure(setup, context, given.endpoints)
@@ -133,6 +134,8 @@ def decide(setup: Setup, given: Given, columns: frozenset[str]) -> Wait:
     except Refused as refusal:
         refusal.decision = decision
         raise
+    finally:
+        decision.took_s = given.clock() - began
     return decision
 
 

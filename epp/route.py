@@ -272,7 +272,10 @@ class Router:
             else:
                 row = run.picked_rows[0]
                 first, end = float(tokens[0][row]), float(tokens[1][row])
-            exchange.charges.append(self.pool.ledger.charge(run.picked[0].key, until_first=first, until_end=end))
+            endpoint = run.picked[0]
+            charge = self.pool.ledger.charge(endpoint.key, until_first=first, until_end=end)
+            exchange.charges.append((endpoint, charge))
+            self.observer.inflight(exchange.request, endpoint, 1, first + end)
 
     def _probe(self, decision: Decision) -> None:
         if self.health.picked(decision.picked[0].key, decision.decided_at):

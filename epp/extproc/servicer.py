@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
+from typing import Protocol
 
 import grpc
 import grpc.aio
@@ -15,15 +17,22 @@ from epp.extproc.stream import ProtocolError
 log = logging.getLogger("epp.extproc")
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 METHOD = f"/{SERVICE}/Process"
-StreamSeen = Callable[[str], None]
+
+
+class StreamWatch(Protocol):
+    """Hears of streams; codes are spelled as gRPC's Go library does (OK, Canceled, Internal)."""
+
+    def stream_opened(self) -> None: ...
+
+    def stream_closed(self, seconds: float, code: str) -> None: ...
 
 
 class Servicer(grpc.GenericRpcHandler):
-    """One `Process` call per request. `open_dialogue` makes the other half; `ended` hears each stream's gRPC code."""
+    """One `Process` call per request. `open_dialogue` makes the other half of each."""
 
-    def __init__(self, open_dialogue: Callable[[], Dialogue], ended: StreamSeen) -> None:
+    def __init__(self, open_dialogue: Callable[[], Dialogue], watch: StreamWatch) -> None:
         self._open = open_dialogue
-        self._ended = ended
+        self._watch = watch
         # Messages stay bytes here: what they mean is the dialogue's business.
         self._method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._process)
 
@@ -32,7 +41,9 @@ class Servicer(grpc.GenericRpcHandler):
 
     async def _process(self, _: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         dialogue = self._open()
+        began = time.monotonic()
         cause, code = "error", "OK"
+        self._watch.stream_opened()
         try:
             await _talk(dialogue, context)
             cause = "client-disconnect"
@@ -51,7 +62,7 @@ class Servicer(grpc.GenericRpcHandler):
             await context.abort(grpc.StatusCode.INTERNAL, f"internal error: {error!r}")
         finally:
             dialogue.close(cause)
-            self._ended(code)
+            self._watch.stream_closed(time.monotonic() - began, code)
 
 
 async def _talk(dialogue: Dialogue, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:

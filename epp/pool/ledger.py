@@ -17,26 +17,30 @@ class Load:
 class Charge:
     """One request's share of one endpoint's load; gives it back in two steps, each at most once."""
 
-    __slots__ = ("_key", "_ledger", "_open", "_until_end", "_until_first")
+    __slots__ = ("_ledger", "_open", "_until_end", "_until_first", "key")
 
     def __init__(self, ledger: Ledger, key: str, until_first: float, until_end: float) -> None:
         self._ledger = ledger
-        self._key = key
+        self.key = key
         self._until_first = until_first
         self._until_end = until_end
         self._open = True
 
-    def first_piece(self) -> None:
-        """The first piece of the answer is there: the prompt is computed, its tokens are no load any more."""
-        if self._open and self._until_first:
-            self._ledger.add(self._key, 0, -self._until_first)
-            self._until_first = 0.0
+    def first_piece(self) -> float:
+        """The first piece of the answer is there: the prompt is computed. Returns the tokens that were given back."""
+        tokens, self._until_first = (self._until_first, 0.0) if self._open else (0.0, self._until_first)
+        if tokens:
+            self._ledger.add(self.key, 0, -tokens)
+        return tokens
 
-    def close(self) -> None:
-        """The request has ended. Further calls do nothing."""
-        if self._open:
-            self._open = False
-            self._ledger.add(self._key, -1, -self._until_first - self._until_end)
+    def close(self) -> tuple[int, float]:
+        """The request has ended. Returns requests and tokens given back; nothing the second time."""
+        if not self._open:
+            return 0, 0.0
+        self._open = False
+        tokens = self._until_first + self._until_end
+        self._ledger.add(self.key, -1, -tokens)
+        return 1, tokens
 
 
 class Ledger:

@@ -1,0 +1,81 @@
+"""Listeners on grpc.aio: ext_proc with health, and the plaintext health port."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import grpc
+import grpc.aio
+
+from epp.extproc.dialogue import Dialogue
+from epp.extproc.health import HealthService
+from epp.extproc.servicer import Servicer, StreamWatch
+from epp.extproc.tls import Certificates
+
+KEEPALIVE = (
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ("grpc.so_reuseport", 0),
+)
+"""Envoy may ping as it likes; a port that is taken is an error, not shared with a stranger."""
+
+
+class GrpcServer:
+    """The ext_proc listener and, beside it, the health listener. `start` returns the ports in use."""
+
+    def __init__(
+        self,
+        open_dialogue: Callable[[], Dialogue],
+        watch: StreamWatch,
+        ready: Callable[[], bool],
+        *,
+        max_recv_bytes: int,
+        max_send_bytes: int,
+    ) -> None:
+        limits = (("grpc.max_receive_message_length", max_recv_bytes), ("grpc.max_send_message_length", max_send_bytes))
+        health = HealthService(ready)
+        self._serving = _server([Servicer(open_dialogue, watch), health], (*KEEPALIVE, *limits))
+        self._health = _server([health], KEEPALIVE)
+
+    async def start(self, port: int, health_port: int, certificates: Certificates | None) -> tuple[int, int]:
+        """Listen on all addresses; `certificates` None = plaintext. Raises OSError naming the port."""
+        bound = _bind(self._serving, port, certificates, "--grpc-port")
+        health_bound = _bind(self._health, health_port, None, "--grpc-health-port")
+        await self._serving.start()
+        await self._health.start()
+        return bound, health_bound
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new streams, give open ones `grace_s`, then cut them. The health port goes last."""
+        await self._serving.stop(grace_s)
+        await self._health.stop(0)
+
+
+def _server(handlers: Sequence[grpc.GenericRpcHandler], options: Sequence[tuple[str, int]]) -> grpc.aio.Server:
+    return grpc.aio.server(handlers=list(handlers), options=list(options))
+
+
+def _bind(server: grpc.aio.Server, port: int, certificates: Certificates | None, flag: str) -> int:
+    address = f"[::]:{port}"
+    try:
+        if certificates is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials(certificates))
+    except RuntimeError as error:
+        raise OSError(f"can't listen on port {port} ({flag}): {error}") from None
+
+
+def credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """TLS credentials that follow the certificate files: every new connection asks whether they changed."""
+    shown = certificates.current()
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal shown
+        pair = certificates.refreshed(time.monotonic())
+        if pair == shown:
+            return None
+        shown = pair
+        return grpc.ssl_server_certificate_configuration([pair])
+
+    return grpc.dynamic_ssl_server_credentials(grpc.ssl_server_certificate_configuration([shown]), fetch)
