@@ -1,0 +1,200 @@
+"""Token counts out of responses, JSON or server-sent events, while they pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from epp.bodies.jsonbody import MALFORMED
+from epp.bodies.lines import Lines, event_text
+from epp.bodies.parsed import ResponseReader
+from epp.types import Usage
+
+MAX_BODY_BYTES = 8 << 20
+"""A longer JSON body is not kept and so not read."""
+
+Block = Any
+"""What an engine put in the place of its counts: an object if all is well, numbers in it perhaps as strings."""
+
+
+class _Inner(msgspec.Struct, gc=False):
+    usage: Block = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    usage: Block = None
+    response: _Inner | None = None
+    message: _Inner | None = None
+
+
+class _Answer(msgspec.Struct, gc=False):
+    meta_info: Block = None
+
+
+_BODY = msgspec.json.Decoder(_Inner)
+_EVENT = msgspec.json.Decoder(_Event)
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
+def _of_body(text: bytes) -> Block:
+    return _BODY.decode(text).usage
+
+
+def _of_event(text: bytes) -> Block:
+    """Top level in chunks and Anthropic's message_delta; inside `response` in response.completed, inside `message`
+    in Anthropic's message_start."""
+    event = _EVENT.decode(text)
+    inner = event.response or event.message
+    return event.usage or (inner.usage if inner else None)
+
+
+def _of_answer(text: bytes) -> Block:
+    return _ANSWER.decode(text).meta_info
+
+
+def _of_last_answer(text: bytes) -> Block:
+    """SGLang counts in every event; only the last one, which has a reason to finish, counts everything."""
+    block = _of_answer(text)
+    return block if isinstance(block, dict) and block.get("finish_reason") is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Where an engine's API puts its counts."""
+
+    mark: bytes
+    """Without these bytes a JSON text is not decoded."""
+    of_body: Callable[[bytes], Block]
+    of_event: Callable[[bytes], Block]
+
+
+OPENAI = Dialect(b'"usage"', _of_body, _of_event)
+"""The OpenAI APIs and Anthropic's: the same places under other names."""
+SGLANG = Dialect(b'"meta_info"', _of_answer, _of_last_answer)
+
+
+def merged(known: Usage | None, block: Block) -> Usage | None:
+    """`known` with what `block` tells. Counts above zero replace earlier ones, as engines repeat zeros while they
+    stream; the reported total is believed only beside both halves."""
+    if not isinstance(block, dict):
+        return known
+    prompt = _count(block, "prompt_tokens", "input_tokens")
+    completion = _count(block, "completion_tokens", "output_tokens")
+    if prompt is None and completion is None:
+        return known
+    was = known or Usage()
+    cached = _cached(block)
+    total = _count(block, "total_tokens") if prompt and completion else None
+    prompt = prompt or was.prompt_tokens
+    completion = completion or was.completion_tokens
+    return Usage(prompt, completion, total or prompt + completion, was.cached_tokens if cached is None else cached)
+
+
+def _cached(block: dict[str, Any]) -> int | None:
+    for name in ("prompt_tokens_details", "input_tokens_details"):
+        details = block.get(name)
+        if isinstance(details, dict) and (cached := _count(details, "cached_tokens")) is not None:
+            return cached
+    return _count(block, "cached_tokens", "cache_read_input_tokens")
+
+
+def _count(block: dict[str, Any], *names: str) -> int | None:
+    """The first of `names` that is there; None if none is, or if it is no count."""
+    for name in names:
+        if (value := block.get(name)) is not None:
+            return _whole(value)
+    return None
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return max(0, int(float(value)))
+    except (ValueError, OverflowError):
+        return None
+
+
+def usage_reader(content_type: str, dialect: Dialect) -> ResponseReader:
+    """The content type of the response decides, not what the request asked for."""
+    return EventUsage(dialect) if "text/event-stream" in content_type.lower() else BodyUsage(dialect)
+
+
+class Unread:
+    """Reads nothing."""
+
+    __slots__ = ("events", "usage")
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.events = 0
+
+    def feed(self, piece: bytes) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+class BodyUsage:
+    """One JSON document, kept until it ends."""
+
+    __slots__ = ("_body", "_dialect", "_overlong", "events", "usage")
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.usage: Usage | None = None
+        self.events = 0
+        self._dialect = dialect
+        self._body = bytearray()
+        self._overlong = False
+
+    def feed(self, piece: bytes) -> None:
+        if self._overlong or len(self._body) + len(piece) > MAX_BODY_BYTES:
+            self._overlong = True
+            self._body = bytearray()
+        else:
+            self._body += piece
+
+    def end(self) -> None:
+        body, self._body = bytes(self._body), bytearray()
+        if self._dialect.mark in body:
+            self.usage = _read(self.usage, self._dialect.of_body, body)
+
+
+class EventUsage:
+    """Server-sent events; only lines that bear the mark are decoded."""
+
+    __slots__ = ("_dialect", "_lines", "events", "usage")
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.usage: Usage | None = None
+        self.events = 0
+        self._dialect = dialect
+        self._lines = Lines()
+
+    def feed(self, piece: bytes) -> None:
+        for line, whole in self._lines.feed(piece):
+            if whole:
+                self._line(line)
+
+    def end(self) -> None:
+        for line, _ in self._lines.end():
+            self._line(line)
+
+    def _line(self, line: bytes) -> None:
+        text = event_text(line)
+        if text is None or text == b"[DONE]":
+            return
+        self.events += 1
+        if self._dialect.mark in text:
+            self.usage = _read(self.usage, self._dialect.of_event, text)
+
+
+def _read(known: Usage | None, block_of: Callable[[bytes], Block], text: bytes) -> Usage | None:
+    try:
+        return merged(known, block_of(text))
+    except MALFORMED:
+        return known
