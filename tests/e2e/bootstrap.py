@@ -53,6 +53,8 @@ class Setup:
     buffer_bytes: int = 32768
     route_timeout_s: float = 86400.0
     websocket: bool = True
+    envoy_headers: bool = True
+    """False: suppress_envoy_headers, as the llm-d standalone chart has it."""
     allow_mode_override: bool = False
 
 
@@ -111,7 +113,7 @@ def _routes(setup: Setup) -> Json:
 
 
 def _http_filters(setup: Setup) -> list[Json]:
-    router = _typed("filters.http.router.v3.Router", suppress_envoy_headers=False)
+    router = _typed("filters.http.router.v3.Router", suppress_envoy_headers=not setup.envoy_headers)
     return [
         *([_subset_filter(setup.subset)] if setup.subset is not None else []),
         {"name": "envoy.filters.http.ext_proc", "typed_config": _ext_proc(setup)},

@@ -148,6 +148,9 @@ CASES: dict[str, Case] = {
     "refused-connection": Case("nobody listens at the destination", posts(), destination="127.0.0.1:1"),
     "bad-destination": Case("the destination is no ip:port", posts(), destination="engine-one:8000"),
     "engine-500": Case("the engine answers 500", posts("/500")),
+    "engine-500-suppressed": Case(
+        "the engine answers 500 and Envoy adds no headers of its own", posts("/500"), {"envoy_headers": False}
+    ),
     "engine-dies": Case("the engine's connection breaks in the middle of the response", posts("/die", STREAMED)),
     "engine-dies-early": Case("the engine closes right after its first piece", posts("/die-early", STREAMED)),
     "engine-closes": Case("the engine closes without a byte", posts("/close")),

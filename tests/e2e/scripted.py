@@ -32,7 +32,7 @@ class Stream:
     context: grpc.aio.ServicerContext
     entries: list[Entry] = field(default_factory=list)
     end: str = ""
-    """eof (Envoy half-closed), cancelled, or returned (the script ended first)."""
+    """eof or cancelled (Envoy ended it), returned or aborted (the script did)."""
 
     async def read(self) -> Message | None:
         """The next message, None when Envoy has half-closed."""
@@ -80,6 +80,7 @@ class Picker:
             stream.end = "cancelled"
             raise
         finally:
+            stream.end = stream.end or "aborted"
             async with self.ended:
                 self.ended.notify_all()
 
