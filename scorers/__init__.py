@@ -1,0 +1,1 @@
+"""The built-in plug-ins, registered by entry point exactly as a stranger's would be."""

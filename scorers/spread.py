@@ -1,0 +1,19 @@
+"""Scores relative to the other candidates."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from epp import Column, Scores
+
+
+def lowest_best(values: Column) -> Scores:
+    """1 for the lowest value, 0 for the highest, linear between; 1 for all where all are equal."""
+    if not len(values):
+        return np.zeros(0)
+    low, high = np.minimum.reduce(values), np.maximum.reduce(values)
+    if low == high:
+        return np.ones(len(values))
+    scores: Scores = high - values
+    scores /= high - low
+    return scores
