@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from epp.route import Router
 
 SSE = "text/event-stream"
+FAST_S = 0.5
+"""No response within so long after the pick means that the endpoint failed: an engine that refuses or drops
+connections fails at once, a client that leaves waited longer. Only Envoy before 1.37 ends such a stream wordlessly; later
+ones say 503."""
 
 
 class Exchange:
     """Belongs to one stream. `settle` closes the books exactly once, whatever ended the request."""
 
     __slots__ = (
-        "_bytes", "_ended", "_failure", "_first_at", "_last_at", "_mapper", "_reader", "_router", "_settled", "_sse",
+        "_bytes", "_ended", "_failure", "_first_at", "_forwarded_at", "_last_at", "_mapper", "_reader", "_router", "_settled", "_sse",
         "charges", "decision", "parser", "received_at", "request", "status", "trace",
     )  # fmt: skip
 
@@ -41,6 +45,7 @@ class Exchange:
         self._sse = False
         self._first_at: float | None = None
         self._last_at = 0.0
+        self._forwarded_at = received_at
         self._bytes = 0
         self._failure = ""
         self._ended = False
@@ -48,6 +53,7 @@ class Exchange:
 
     def answered(self) -> None:
         """The request is on its way: drop what only the decision needed."""
+        self._forwarded_at = self._router.now()
         self.request.prompts = ()
         if self.decision is not None:
             self.decision.signals = {}
@@ -113,6 +119,8 @@ class Exchange:
         self._close_charges()
         if self.decision is None:
             return {}
+        if not self.status and self._router.now() - self._forwarded_at < FAST_S:
+            self._blame("missing")
         outcome = self._outcome("natural" if self._ended else cause)
         metadata = self._finished(self.decision, outcome)
         self._router.observer.ended(self.request, self.decision, outcome)
@@ -157,15 +165,16 @@ class Exchange:
 
     def _judge(self, headers: Headers) -> None:
         """Tell the endpoint's health how it answered; Envoy's own 503 lacks the header an engine's answer has."""
-        key = self._picked_key()
-        now = self._router.now()
         if self.status >= 500:
             local = self.status == 503 and names.SERVICE_TIME not in headers
-            self._failure = "connect" if local else "5xx"
-            self._router.health.failure(key, now)
-            self._router.observer.failed(key, self._failure)
+            self._blame("connect" if local else "5xx")
         else:
-            self._router.health.success(key, now)
+            self._router.health.success(self._picked_key(), self._router.now())
+
+    def _blame(self, kind: str) -> None:
+        self._failure = kind
+        self._router.health.failure(self._picked_key(), self._router.now())
+        self._router.observer.failed(self._picked_key(), kind)
 
     def _hooked_headers(self, decision: Decision, headers: Headers, metadata: Metadata) -> dict[str, str]:
         found: dict[str, str] = {}

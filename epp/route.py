@@ -193,6 +193,7 @@ class Router:
         self._probe(decision)
         headers = self._own_headers(exchange)
         self.observer.decided(exchange.request, decision)
+        exchange.answered()
         return Forward(decision.picked[0].host_port, headers, bodiless=True)
 
     def _decide(

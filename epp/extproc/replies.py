@@ -80,11 +80,15 @@ def _destination_metadata(forward: Forward) -> Metadata:
 
 
 def _option(name: str, value: str) -> HeaderValueOption:
-    # Envoy reads raw_value alone, and overwrites unless told to append.
+    # Envoy reads raw_value alone, overwrites unless told to append, and fails the request on a line break in a value.
     option = HeaderValueOption()
     option.header.key = name
-    option.header.raw_value = value.encode()
+    option.header.raw_value = (value if value.isprintable() else _printable(value)).encode()
     return option
+
+
+def _printable(value: str) -> str:
+    return "".join([char if char.isprintable() else " " for char in value])
 
 
 def pieces(kind: BodyKind, body: bytes, *, end: bool, even_empty: bool) -> list[ProcessingResponse]:
