@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 SSE = "text/event-stream"
 FAST_S = 0.5
 """No response within so long after the pick means that the endpoint failed: an engine that refuses or drops
-connections fails at once, a client that leaves waited longer. Only Envoy before 1.37 ends such a stream wordlessly; later
-ones say 503."""
+connections fails at once, a client that leaves waited longer. Only Envoy before 1.37 ends such a stream without a word,
+later ones say 503."""
 
 
 class Exchange:
     """Belongs to one stream. `settle` closes the books exactly once, whatever ended the request."""
 
     __slots__ = (
-        "_bytes", "_ended", "_failure", "_first_at", "_forwarded_at", "_last_at", "_mapper", "_reader", "_router", "_settled", "_sse",
-        "charges", "decision", "parser", "received_at", "request", "status", "trace",
+        "_bytes", "_ended", "_failure", "_first_at", "_forwarded_at", "_last_at", "_mapper", "_reader",
+        "_router", "_settled", "_sse", "charges", "decision", "parser", "received_at", "request", "status", "trace",
     )  # fmt: skip
 
     def __init__(self, router: Router, received_at: float) -> None:
