@@ -170,6 +170,10 @@ class Metrics:
         """`endpoint` (its name) failed a request or a scrape: 5xx, connect, missing, scrape."""
         self._families.cells("endpoint_failures_total").add((endpoint, kind))
 
+    def flawed(self, plugin: str, rule: str) -> None:
+        """A plug-in broke the contract outside of a decision."""
+        self._flaws.add((plugin, rule))
+
     def suspended(self, plugins: Collection[str]) -> None:
         """The plug-ins that are left out for being slow."""
         cells = self._families.cells("plugin_suspended")
@@ -254,7 +258,7 @@ class Metrics:
                 labels = places[place] = (point, self._plugin_types.get(spent.by, spent.by), spent.by)
             observe(labels, spent.seconds)
         for flaw in decision.flaws:
-            self._flaws.add((flaw.by, flaw.rule))
+            self.flawed(flaw.by, flaw.rule)
 
 
 def new_registry() -> CollectorRegistry:

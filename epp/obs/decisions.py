@@ -1,0 +1,202 @@
+"""The last decisions, kept in bounded memory for /debug/decisions: no prompt text, no header values but four."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from xxhash import xxh3_64_hexdigest
+
+from epp.types import Decision, Refused, Request, Run, Scores, Step, Vote
+
+MOST_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One decision and the little of its request that may be shown."""
+
+    at: float
+    """Seconds since 1970."""
+    incoming_model: str
+    objective: str
+    fairness_id: str
+    priority: int
+    body_bytes: int
+    decision: Decision
+    """Votes and totals as float32; no signals."""
+    refused: Refused | None
+    size: int
+    """Bytes it is reckoned to hold."""
+
+
+class Decisions:
+    """A ring of recent decisions, at most `max_bytes` of them. `clock` gives seconds since 1970."""
+
+    def __init__(self, clock: Callable[[], float], *, max_bytes: int = MOST_BYTES) -> None:
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._ring: deque[Recorded] = deque()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._ring)
+
+    def record(self, request: Request, decision: Decision, refused: Refused | None = None) -> None:
+        """Keep a decision, with the refusal it ended in. It may lose its signals afterwards."""
+        slim = _slim(decision)
+        size = _size(slim)
+        recorded = Recorded(
+            self._clock(),
+            request.incoming_model,
+            request.objective,
+            request.fairness_id,
+            request.priority,
+            request.body_bytes,
+            slim,
+            _bare(refused),
+            size,
+        )
+        self._ring.append(recorded)
+        self._bytes += size
+        while self._bytes > self._max_bytes:
+            self._bytes -= self._ring.popleft().size
+
+    @staticmethod
+    def id_of(decision: Decision) -> str:
+        """A short name for the decision: the same each time, and in no other decision of any picker."""
+        return xxh3_64_hexdigest(f"{decision.request_id} {decision.decided_at!r}".encode())
+
+    def find(self, name: str) -> Recorded | None:
+        """The decision with this id, if it is still kept."""
+        return next((recorded for recorded in self._ring if self.id_of(recorded.decision) == name), None)
+
+    def latest(self, limit: int, request_id: str = "") -> list[Recorded]:
+        """The newest first; only those of `request_id` if it is given."""
+        found: Iterator[Recorded] = reversed(self._ring)
+        if request_id:
+            found = (recorded for recorded in found if recorded.decision.request_id == request_id)
+        return list(islice(found, limit))
+
+
+def _slim(decision: Decision) -> Decision:
+    # Written out because dataclasses.replace takes twice as long.
+    return Decision(
+        request_id=decision.request_id,
+        model=decision.model,
+        decided_at=decision.decided_at,
+        table_size=decision.table_size,
+        primary=decision.primary,
+        runs={name: _slim_run(run) for name, run in decision.runs.items()},
+        steps=decision.steps,
+        flaws=decision.flaws,
+        spent=decision.spent,
+        took_s=decision.took_s,
+        notes=decision.notes,
+    )
+
+
+def _slim_run(run: Run) -> Run:
+    return Run(
+        profile=run.profile,
+        candidates=run.candidates,
+        steps=run.steps,
+        votes=[Vote(vote.by, vote.weight, _narrow(vote.scores)) for vote in run.votes],
+        totals=_narrow(run.totals),
+        picked=run.picked,
+        picked_rows=run.picked_rows,
+        refused=_bare(run.refused),
+    )
+
+
+def _narrow(scores: Scores) -> Scores:
+    # Half the memory; a reader of the decision needs no more digits. Scores means float64 everywhere else.
+    return scores.astype(np.float32)
+
+
+def _bare(refused: Refused | None) -> Refused | None:
+    """Without traceback, whose frames would keep the request's body alive."""
+    return None if refused is None else Refused(refused.status, refused.message, refused.reason, refused.by)
+
+
+def _size(decision: Decision) -> int:
+    """Bytes, as measured on CPython 3.11 for each part and rounded up."""
+    size = 1_000 + 90 * len(decision.spent) + 200 * len(decision.flaws) + 150 * len(decision.notes)
+    size += _left_out_size(decision.steps)
+    for run in decision.runs.values():
+        n = len(run.candidates)
+        size += 700 + 8 * n + (len(run.votes) + 1) * (200 + 4 * n) + _left_out_size(run.steps)
+    return size
+
+
+def _left_out_size(steps: list[Step]) -> int:
+    return sum(120 + 100 * len(step.removed) for step in steps)
+
+
+def view(recorded: Recorded) -> dict[str, object]:
+    """A decision as JSON: who could be picked, who was left out by what, every vote, who was picked."""
+    decision = recorded.decision
+    return {
+        "id": Decisions.id_of(decision),
+        "at": round(recorded.at, 3),
+        "took_ms": round(decision.took_s * 1e3, 3),
+        "request": {
+            "id": decision.request_id,
+            "model": recorded.incoming_model,
+            "target_model": decision.model,
+            "objective": recorded.objective,
+            "fairness_id": recorded.fairness_id,
+            "priority": recorded.priority,
+            "body_bytes": recorded.body_bytes,
+        },
+        "endpoints": decision.table_size,
+        "left_out": _left_out(decision.steps),
+        "profile": decision.primary,
+        "picked": [endpoint.key for endpoint in decision.picked],
+        "refused": _refusal(recorded.refused),
+        "runs": [_run_view(run) for run in decision.runs.values()],
+        "notes": decision.notes,
+        # A flaw's detail may quote the prompt.
+        "flaws": [{"plugin": flaw.by, "rule": flaw.rule} for flaw in decision.flaws],
+        "spent": [
+            {"plugin": spent.by, "place": spent.place, "ms": round(spent.seconds * 1e3, 4)} for spent in decision.spent
+        ],
+    }
+
+
+def _run_view(run: Run) -> dict[str, object]:
+    totals = run.totals.tolist()
+    order = sorted(range(len(totals)), key=totals.__getitem__, reverse=True)
+    votes = [(vote.by, vote.weight, vote.scores.tolist()) for vote in run.votes]
+    return {
+        "profile": run.profile,
+        "left_out": _left_out(run.steps),
+        "picked": [endpoint.key for endpoint in run.picked],
+        "margin": round(run.margin, 6),
+        "refused": _refusal(run.refused),
+        "weights": {vote.by: vote.weight for vote in run.votes},
+        "candidates": [
+            {
+                "endpoint": run.candidates[row].key,
+                "address": run.candidates[row].host_port,
+                "total": round(totals[row], 6),
+                "votes": {by: round(scores[row], 6) for by, _, scores in votes},
+                "weighted": {by: round(weight * scores[row], 6) for by, weight, scores in votes},
+            }
+            for row in order
+        ],
+    }
+
+
+def _left_out(steps: list[Step]) -> list[dict[str, object]]:
+    return [{"by": step.by, "endpoints": step.removed} for step in steps]
+
+
+def _refusal(refused: Refused | None) -> dict[str, object] | None:
+    # The message may quote a header.
+    if refused is None:
+        return None
+    return {"status": refused.status, "code": refused.code, "reason": refused.reason, "by": refused.by}
