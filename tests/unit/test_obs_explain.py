@@ -22,11 +22,11 @@ def test_the_table_aligns_votes_weights_and_totals() -> None:
         "",
         "profile default",
         "                             kv-cache-",
-        "                     queue  utilization",
-        "  endpoint              ×2           ×3  total",
-        "▶ default/e1   1.00 → 2.00  1.00 → 3.00  5.000",
-        "  default/e0   0.50 → 1.00  0.50 → 1.50  2.500",
-        "  default/e2   0.00 → 0.00  0.00 → 0.00  0.000",
+        "                    queue  utilization",
+        "  endpoint             ×2           ×3  total",
+        "▶ default/e1  1.00 → 2.00  1.00 → 3.00  5.000",
+        "  default/e0  0.50 → 1.00  0.50 → 1.50  2.500",
+        "  default/e2  0.00 → 0.00  0.00 → 0.00  0.000",
         "picked default/e1 at 10.0.0.2:8000, 2.500 ahead of the next",
     ]
 
