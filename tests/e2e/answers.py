@@ -65,3 +65,8 @@ def immediate(status: int, body: str = "") -> Answer:
 def ends(message: Message) -> bool:
     """Whether this message is the last of its direction's headers and body."""
     return bool(getattr(getattr(message, message.WhichOneof("request")), "end_of_stream", False))
+
+
+def kind(message: Message) -> str:
+    """request_headers, response_body!, …: `!` if it ends its direction."""
+    return str(message.WhichOneof("request")) + "!" * ends(message)

@@ -38,6 +38,8 @@ class Setup:
     send_body_early: bool = False
     """send_body_without_waiting_for_header_response."""
     observe: bool = False
+    deferred_close_s: float = 5.0
+    """How long an observed stream stays open after its request."""
     fail_open: bool = False
     status_on_error: int = 503
     """0: leave it to Envoy (500)."""
@@ -139,6 +141,7 @@ def _ext_proc(setup: Setup) -> Json:
         message_timeout=timeout,
         failure_mode_allow=setup.fail_open,
         observability_mode=setup.observe,
+        deferred_close_timeout=f"{setup.deferred_close_s}s",
         allow_mode_override=setup.allow_mode_override,
         send_body_without_waiting_for_header_response=setup.send_body_early,
     )

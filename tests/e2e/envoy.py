@@ -93,7 +93,8 @@ def started(path: Path, config: Json, folder: Path, *, threads: int = 1, log_lev
     command = [path, "--disable-hot-restart", "--concurrency", str(threads), "--log-level", log_level]
     command += ["--config-path", config_file, "--admin-address-path", admin, "--log-path", log]
     command += ["--drain-strategy", "immediate", "--drain-time-s", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=(folder / "envoy.stderr").open("wb"))
+    with (folder / "envoy.stderr").open("wb") as stderr:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
     try:
         yield _ready(process, folder)
     finally:

@@ -21,20 +21,13 @@ from . import client, envoy, grpc_engine, scripted, upstream
 from .answers import Answer, Message, immediate
 from .bootstrap import Json, Setup
 from .client import request
+from .experiment import Scene
 
 BODY = json.dumps({"model": "tiny", "prompt": "Once upon a time", "max_tokens": 4}).encode()
 LONG = json.dumps({"model": "tiny", "prompt": "Once upon a time " * 180_000, "max_tokens": 4}).encode()
 STREAMED = json.dumps({"model": "tiny", "prompt": "Once upon a time", "stream": True}).encode()
 COMPLETIONS = "/v1/completions"
 JSON_TYPE = "content-type: application/json"
-
-
-@dataclass
-class Scene:
-    """What a case's client needs."""
-
-    port: int
-    engine: upstream.Upstream
 
 
 Client = Callable[[Scene], Awaitable[Json]]
@@ -49,6 +42,8 @@ class Case:
     """"" = the engine."""
     early: bool = False
     script: scripted.Script | None = None
+    chance: bool = False
+    """How far the messages get depends on timing."""
 
 
 def sends(*parts: bytes | float) -> Client:
@@ -152,7 +147,9 @@ CASES: dict[str, Case] = {
         "the engine answers 500 and Envoy adds no headers of its own", posts("/500"), {"envoy_headers": False}
     ),
     "engine-dies": Case("the engine's connection breaks in the middle of the response", posts("/die", STREAMED)),
-    "engine-dies-early": Case("the engine closes right after its first piece", posts("/die-early", STREAMED)),
+    "engine-dies-early": Case(
+        "the engine closes right after its first piece", posts("/die-early", STREAMED), chance=True
+    ),
     "engine-closes": Case("the engine closes without a byte", posts("/close")),
     "immediate": Case("the picker answers 400 itself", posts(body=b"{"), script=refuses),
     "buffered": Case("BUFFERED, JSON", posts(), modes("BUFFERED")),
@@ -160,7 +157,7 @@ CASES: dict[str, Case] = {
     "buffered-get": Case("BUFFERED, no body", sends(request("GET", "/v1/models")), modes("BUFFERED")),
     "buffered-trailers": Case("BUFFERED, HTTP/2 request trailers", sends_trailers, modes("BUFFERED")),
     "buffered-3mb": Case("BUFFERED, 3 MB", posts(body=LONG), modes("BUFFERED", buffer_bytes=8 << 20)),
-    "buffered-too-long": Case("BUFFERED, more than Envoy's buffer", posts(body=LONG), modes("BUFFERED")),
+    "buffered-too-long": Case("BUFFERED, more than Envoy's buffer", posts(body=LONG), modes("BUFFERED"), chance=True),
     "buffered-partial": Case("BUFFERED_PARTIAL, more than the buffer", posts(body=LONG), modes("BUFFERED_PARTIAL")),
     "streamed": Case("STREAMED, JSON", posts(), modes("STREAMED")),
     "streamed-sse": Case("STREAMED, a streamed response", posts("/sse", STREAMED), modes("STREAMED")),
@@ -175,7 +172,7 @@ CASES: dict[str, Case] = {
     "none": Case("no bodies", posts(), modes("NONE")),
     "none-grpc": Case("no bodies, response trailers", calls_grpc, modes("NONE", upstream_http2=True)),
     "request-only": Case("FULL_DUPLEX_STREAMED request, no response body", posts(), {"response_body": "NONE"}),
-    "observe": Case("observability mode", posts(), modes("STREAMED", observe=True)),
+    "observe": Case("observability mode", posts(), modes("STREAMED", observe=True, deferred_close_s=0.5)),
 }
 
 

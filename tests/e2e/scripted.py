@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 
-from .answers import Answer, Message, ends, picked, pieces, plain, streamed
+from .answers import Answer, Message, ends, kind, picked, pieces, plain, streamed
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
@@ -54,7 +54,7 @@ class Stream:
 
     def kinds(self) -> list[str]:
         """Names of Envoy's messages, repeats once, `!` after one that ends its direction."""
-        names = [str(m.WhichOneof("request")) + "!" * ends(m) for m in self.received()]
+        names = [kind(message) for message in self.received()]
         return [name for at, name in enumerate(names) if at == 0 or names[at - 1] != name]
 
 
@@ -113,12 +113,20 @@ class Picking:
     destination: str
     early: bool = False
     """Answer the headers at once and send full-duplex pieces back as they come."""
+    instead: Mapping[str, Sequence[Answer]] = field(default_factory=dict)
+    """Other answers to a kind of message, `!` for the one that ends its direction: {"response_body!": []}."""
+    leave_after: str = ""
+    """The kind of message after whose answers the server ends the stream with OK."""
 
     async def __call__(self, stream: Stream) -> None:
         turn = _Turn(self.destination, self.early)
         while (message := await stream.read()) is not None:
-            if not message.observability_mode:
-                await stream.write(*turn.answers(message))
+            if message.observability_mode:
+                continue
+            usual = turn.answers(message)
+            await stream.write(*self.instead.get(kind(message), usual))
+            if kind(message) == self.leave_after:
+                return
 
 
 @dataclass

@@ -48,7 +48,7 @@ class Transcript:
 
 def load(path: Path) -> Transcript:
     kept = json.loads(path.read_text())
-    messages = tuple(Wire(m["by"], _decoded(m)) for m in kept["messages"])
+    messages = tuple(Wire(m["by"], decoded(m)) for m in kept["messages"])
     return Transcript(kept["envoy"], kept["case"], kept["setup"], kept["client"], kept["end"], messages)
 
 
@@ -64,7 +64,7 @@ def encoded(wire: bytes) -> dict[str, str]:
     return {"b64": base64.b64encode(wire).decode()}
 
 
-def _decoded(message: dict[str, str]) -> bytes:
+def decoded(message: dict[str, str]) -> bytes:
     if "zlib" in message:
         return zlib.decompress(base64.b64decode(message["zlib"]))
     return base64.b64decode(message["b64"])
