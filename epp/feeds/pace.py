@@ -57,10 +57,13 @@ class Pace:
         return max(1.0, wanted / self.budget_cores)
 
 
-def next_due(sent_at: float, interval_s: float, failures: int, chance: float) -> float:
-    """When to scrape again after one sent at `sent_at`; `failures` in a row until now, `chance` in [0, 1)."""
+def next_due(sent_at: float, interval_s: float, failures: int, chance: float, *, spread: bool = False) -> float:
+    """When to scrape again after one sent at `sent_at`; `failures` in a row until now, `chance` in [0, 1).
+
+    `spread`: anywhere between one interval and two, so that endpoints that came together do not stay in step.
+    """
     if not failures:
-        return sent_at + interval_s * (1 + JITTER * chance)
+        return sent_at + interval_s * (1 + (chance if spread else JITTER * chance))
     back_off = min(BACK_OFF_S, interval_s * 2.0 ** min(failures, 16))
     return sent_at + max(interval_s, back_off * (1 - JITTER * chance))
 
@@ -73,6 +76,8 @@ class _Slot:
     """Which entry of the heap is its own; all others are void."""
     busy: bool = True
     failures: int = 0
+    in_step: bool = True
+    """It may be in step with others: it is new, or failed last, as all do in an outage."""
     at_once: bool = True
     """Due as soon as the scrape under way is done."""
 
@@ -129,7 +134,9 @@ class Schedule:
         self._busy += busy - slot.busy
         slot.busy = busy
         slot.failures = slot.failures + 1 if failed else 0
-        self._push(key, next_due(sent_at, self.interval_s(busy), slot.failures, self._chance()))
+        interval_s, chance = self.interval_s(busy), self._chance()
+        self._push(key, next_due(sent_at, interval_s, slot.failures, chance, spread=slot.in_step))
+        slot.in_step = failed
 
     def spent(self, cost_s: float) -> None:
         """Learn what one more scrape cost."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -68,6 +69,24 @@ def test_the_next_scrape_counts_from_the_last_one_sent(
 def test_the_next_scrape_is_never_early_and_never_lost(interval_s: float, failures: int, chance: float) -> None:
     wait_s = next_due(0, interval_s, failures, chance)
     assert interval_s <= wait_s <= max(BACK_OFF_S, interval_s * (1 + JITTER))
+
+
+def test_endpoints_that_came_together_are_soon_spread_over_the_interval() -> None:
+    schedule = Schedule(Pace(busy_s=10), random.Random(1).random)
+    for number in range(1000):
+        schedule.add(str(number), 0.0)
+    per_second = Counter(int(at) for at, _ in drive(schedule, 20) if at > 0)
+    assert min(per_second) == 10
+    assert max(per_second.values()) < 150
+
+
+def test_endpoints_that_failed_together_are_spread_when_they_are_back() -> None:
+    schedule = Schedule(Pace(busy_s=10), random.Random(1).random)
+    for number in range(1000):
+        schedule.add(str(number), 0.0)
+    told = drive(schedule, 80, failed=lambda now: now < 30)
+    per_second = Counter(int(at) for at, _ in told if at > 60)
+    assert max(per_second.values()) < 150
 
 
 def test_an_endpoint_under_way_is_not_due() -> None:
