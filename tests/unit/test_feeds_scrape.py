@@ -332,8 +332,8 @@ def test_cancelling_leaves_nothing_behind() -> None:
     ],
 )
 def test_where_the_page_is(where: dict[str, Any], source: dict[str, Any], url: str) -> None:
-    there = Endpoint("a", **({"address": "10.0.0.1", "port": 8000} | where))
-    assert str(page_url(there, MetricsDataSource(**source))) == url
+    fields: dict[str, Any] = {"address": "10.0.0.1", "port": 8000} | where
+    assert str(page_url(Endpoint("a", **fields), MetricsDataSource(**source))) == url
 
 
 def test_the_source_takes_all_upstream_parameters() -> None:
