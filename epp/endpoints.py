@@ -97,6 +97,7 @@ class Endpoints:
         "_known",
         "_loras",
         "_parent",
+        "_row_of",
         "_rows",
         "now",
         "records",
@@ -112,8 +113,10 @@ class Endpoints:
         attributes: Mapping[str, tuple[Column, Mask]],
         derived: dict[Hashable, npt.NDArray[Any]],  # any dtype: each caller of derive() names its own
         now: float,
+        rows: Mapping[str, int] | None = None,
     ) -> None:
         self.records = records
+        self._row_of = rows
         self.now = now
         self._columns = columns
         self._known = known
@@ -125,6 +128,13 @@ class Endpoints:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Row of each endpoint by its key `namespace/name`."""
+        if self._row_of is None:
+            self._row_of = {record.key: row for row, record in enumerate(self.records)}
+        return self._row_of
 
     def take(self, rows: Rows) -> Endpoints:
         """The same columns over `rows` only, sliced when first read."""

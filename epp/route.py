@@ -183,7 +183,7 @@ class Router:
             self._rng,
             self._clock,
             subset=names.subset(metadata, endpoints) if self.habits.subset_filter else None,
-            cooling=self.health.left_out(endpoints.records, now),
+            cooling=self.health.left_out(endpoints.rows, now),
             suspended=self.suspensions.names(now),
         )
 

@@ -7,12 +7,12 @@ scrapes) say otherwise. Time and chance are arguments.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from epp.types import Endpoint, Mask
+from epp.types import Mask
 
 IN_A_ROW = 3
 """So many failures without a success between them."""
@@ -64,7 +64,7 @@ class Health:
         self._rng = rng
         self._largest_share = largest_share
         self._records: dict[str, Record] = {}
-        self._cooling = 0
+        self._cooling: dict[str, Record] = {}
 
     def failure(self, key: str, now: float) -> None:
         """A 5xx, a reset, a missing response or a refused scrape of `key`."""
@@ -75,7 +75,7 @@ class Health:
         if record.cooling and not record.probing:
             return
         if record.probing or record.bad:
-            self._cool(record, now)
+            self._cool(key, record, now)
 
     def success(self, key: str, now: float) -> None:
         """`key` answered with anything below 500."""
@@ -87,7 +87,7 @@ class Health:
         record.successes += 1
         if record.probing:
             record.cooling = record.probing = False
-            self._cooling -= 1
+            del self._cooling[key]
             record.failed = record.seen = 0.0
         if record.successes >= FORGIVEN_AFTER and not record.cooling:
             del self._records[key]
@@ -101,38 +101,33 @@ class Health:
         record.until = now + PROBE_LIMIT_S
         return True
 
-    def left_out(self, endpoints: Sequence[Endpoint], now: float) -> Mask | None:
-        """True where an endpoint must not be picked; None if that is nowhere."""
+    def left_out(self, rows: Mapping[str, int], now: float) -> Mask | None:
+        """True where an endpoint must not be picked; None if that is nowhere. `rows` = row of each endpoint's key."""
         if not self._cooling:
             return None
-        found = [self._records.get(endpoint.key) for endpoint in endpoints]
         cooling = [
-            (record.until, row) for row, record in enumerate(found) if record and record.cooling and now < record.until
+            (record.until, rows[key]) for key, record in self._cooling.items() if now < record.until and key in rows
         ]
-        if not cooling or len(cooling) == len(found):
+        most = int(len(rows) * self._largest_share)
+        if not cooling or not most or len(cooling) == len(rows):
             return None
-        most = int(len(found) * self._largest_share)
-        mask = np.zeros(len(found), dtype=np.bool_)
+        mask = np.zeros(len(rows), dtype=np.bool_)
         mask[[row for _, row in sorted(cooling, reverse=True)[:most]]] = True
-        return mask if most else None
+        return mask
 
     def cooling(self, now: float) -> dict[str, float]:
         """Seconds each cooling endpoint still has to wait (0 = a probe is due or under way)."""
         return {
-            key: 0.0 if record.probing else max(0.0, record.until - now)
-            for key, record in self._records.items()
-            if record.cooling
+            key: 0.0 if record.probing else max(0.0, record.until - now) for key, record in self._cooling.items()
         }
 
     def forget(self, key: str) -> None:
         """The endpoint is gone."""
-        record = self._records.pop(key, None)
-        if record is not None and record.cooling:
-            self._cooling -= 1
+        self._records.pop(key, None)
+        self._cooling.pop(key, None)
 
-    def _cool(self, record: Record, now: float) -> None:
-        if not record.cooling:
-            self._cooling += 1
+    def _cool(self, key: str, record: Record, now: float) -> None:
+        self._cooling[key] = record
         length = min(LONGEST_COOLING_S, FIRST_COOLING_S * 2.0**record.level)
         record.level += 1
         record.cooling, record.probing = True, False

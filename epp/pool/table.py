@@ -127,6 +127,7 @@ class Pool:
             attributes=self._read.attributes,
             derived=self._derived,
             now=now,
+            rows=self._row,
         )
 
     def _inflight_changed(self, key: str) -> None:
