@@ -20,13 +20,6 @@ LARGEST_MESSAGE = 2**31 - 1
 POD_OF_DEPLOYMENT = re.compile(r"(.+)-[a-z0-9]+-[a-z0-9]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
-    """Marks the first flag of a section of `--help`."""
-
-    title: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """Every flag as a field (`--grpc-port` is `grpc_port`), and what reading them found.
@@ -34,14 +27,14 @@ class Options:
     Names and defaults are those of the llm-d router; those that are ours stand in a section of their own.
     """
 
-    grpc_port: Annotated[of.Port, Section("Ports")] = 9002
+    grpc_port: Annotated[of.Port, of.Section("Ports")] = 9002
     """Listener of ext_proc; 0 takes a free port."""
     grpc_health_port: of.Port = 9003
     """Listener of gRPC health checks, always plaintext."""
     metrics_port: of.Port = 9090
     """Listener of /metrics and /debug."""
 
-    pool_name: Annotated[of.Text, Section("Pool")] = ""
+    pool_name: Annotated[of.Text, of.Section("Pool")] = ""
     """InferencePool to serve; optional with file discovery, where it is only a label (`epp`)."""
     pool_namespace: of.Text = ""
     """Namespace of the pool; empty = the variable NAMESPACE, else `default`."""
@@ -56,14 +49,14 @@ class Options:
     ha_enable_leader_election: of.Switch = False
     """One replica leads and is ready, the others wait."""
 
-    config_file: Annotated[of.Text, Section("Configuration")] = ""
+    config_file: Annotated[of.Text, of.Section("Configuration")] = ""
     """Path of the EndpointPickerConfig."""
     config_text: of.Text = ""
     """The EndpointPickerConfig itself."""
     allow_experimental_plugins: of.Switch = False
     """Allow plug-ins marked alpha."""
 
-    decision_timeout: Annotated[of.SomeSeconds, Section("Requests (ours)")] = 30.0
+    decision_timeout: Annotated[of.SomeSeconds, of.Section("Requests (ours)")] = 30.0
     """From a request's last byte to its answer, queueing excluded; then 503. Envoy has no timer of its own here."""
     max_body_bytes: of.Bytes = 32 * MI
     """Largest request body, else 413. Room for images in a prompt."""
@@ -81,7 +74,7 @@ class Options:
     transport: of.Transport = "grpcio"
     """Which server speaks HTTP/2 to the gateway."""
 
-    secure_serving: Annotated[of.Switch, Section("ext_proc listener")] = True
+    secure_serving: Annotated[of.Switch, of.Section("ext_proc listener")] = True
     """TLS, as every known gateway dials it unless told otherwise."""
     cert_path: of.Text = ""
     """Directory with tls.crt and tls.key; empty = a self-signed certificate made at start."""
@@ -102,14 +95,14 @@ class Options:
     emit_endpoint_scores: of.Switch = False
     """Add every candidate's score to the dynamic metadata."""
 
-    refresh_metrics_interval: Annotated[of.Seconds, Section("Engine metrics")] = SHORTEST_REFRESH_S
+    refresh_metrics_interval: Annotated[of.Seconds, of.Section("Engine metrics")] = SHORTEST_REFRESH_S
     """How often engines are read at most; --scrape-budget decides how often they are."""
     refresh_prometheus_metrics_interval: of.SomeSeconds = 5.0
     """How often the pool gauges are computed."""
     metrics_staleness_threshold: of.Seconds = 2.0
     """Older readings do not count in the pool gauges."""
 
-    metrics_endpoint_auth: Annotated[of.Switch, Section("Metrics port")] = True
+    metrics_endpoint_auth: Annotated[of.Switch, of.Section("Metrics port")] = True
     """Ask Kubernetes who may read the metrics port (TokenReview); needs Kubernetes."""
     metrics_cert_dir: of.Text = ""
     """Directory with tls.crt and tls.key; turns on TLS."""
@@ -120,7 +113,7 @@ class Options:
     enable_grpc_stream_metrics: of.Switch = False
     """Three metrics of the ext_proc streams."""
 
-    v: Annotated[of.Number, Section("Logs and traces")] = 2
+    v: Annotated[of.Number, of.Section("Logs and traces")] = 2
     """Verbosity: 2 = what an operator needs, 4 debug, 5 everything."""
     zap_log_level: of.ZapLevel = None
     """Overrides -v: error, info, debug, trace or a number."""
@@ -171,6 +164,12 @@ class Options:
         return ":".join(dict.fromkeys(of.CIPHERS[name] for name in self.tls_cipher_suites if name in of.CIPHERS))
 
     @property
+    def needs_rsa(self) -> bool:
+        """Every cipher suite allowed wants a certificate with an RSA key."""
+        names = self.openssl_ciphers.split(":") if self.openssl_ciphers else []
+        return bool(names) and not any("ECDSA" in name for name in names)
+
+    @property
     def grpc_environment(self) -> dict[str, str]:
         """Variables that gRPC's core reads once, when `grpc` is first imported: set them before."""
         return {"GRPC_SSL_CIPHER_SUITES": self.openssl_ciphers} if self.openssl_ciphers else {}
@@ -215,7 +214,7 @@ def flags() -> tuple[Flag, ...]:
     rows, section = [], ""
     for setting in fields(Options):
         marks = getattr(hints[setting.name], "__metadata__", ())
-        section = next((mark.title for mark in marks if isinstance(mark, Section)), section)
+        section = next((mark.title for mark in marks if isinstance(mark, of.Section)), section)
         rows += [
             Flag(setting.name.replace("_", "-"), mark, setting.default, section)
             for mark in marks

@@ -24,6 +24,13 @@ class Kind:
     """A list: repeated flags add up, as in Go, instead of the last one winning."""
 
 
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Marks the first flag of a section of `--help`."""
+
+    title: str
+
+
 def switch(text: str) -> bool:
     if text.lower() in {"true", "t", "1"}:
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Recorded:
 class Decisions:
     """A ring of recent decisions, at most `max_bytes` of them. `clock` gives seconds since 1970."""
 
-    def __init__(self, clock: Callable[[], float], *, max_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, *, max_bytes: int = MOST_BYTES) -> None:
         self._clock = clock
         self._max_bytes = max_bytes
         self._ring: deque[Recorded] = deque()

@@ -40,6 +40,9 @@ class Metrics:
         families = Families((*TABLE, *STREAMS) if streams else TABLE)
         registry.register(families)
         self._families = families
+        self.registry = registry
+        self.streams_open = 0
+        """ext_proc streams."""
         self._streams = streams
         self._plugin_types: Mapping[str, str] = plugin_types or {}
         self._places: dict[tuple[str, str], Labels] = {}
@@ -214,13 +217,15 @@ class Metrics:
 
     def stream_opened(self) -> None:
         """An ext_proc stream is open. Exactly one `stream_closed` must follow."""
+        self.streams_open += 1
         if self._streams:
-            self._families.cells("extproc_streams_inflight").add(())
+            self._families.cells("extproc_streams_inflight").set((), self.streams_open)
 
     def stream_closed(self, seconds: float, code: str) -> None:
-        """It ended after `seconds` with a gRPC status such as OK or CANCELLED."""
+        """It ended after `seconds` with a gRPC status, spelled as in Go: OK, Canceled."""
+        self.streams_open -= 1
         if self._streams:
-            self._families.cells("extproc_streams_inflight").add((), -1.0)
+            self._families.cells("extproc_streams_inflight").set((), self.streams_open)
             self._observe("extproc_stream_duration_seconds", (), seconds)
             self._families.cells("extproc_streams_total").add((code,))
 

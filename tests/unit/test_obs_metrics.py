@@ -244,10 +244,11 @@ def test_stream_metrics_are_told_only_if_asked_for() -> None:
     for board in (asked, silent):
         board.metrics.stream_opened()
         board.metrics.stream_opened()
-        board.metrics.stream_closed(3.0, "CANCELLED")
+        board.metrics.stream_closed(3.0, "Canceled")
+    assert (asked.metrics.streams_open, silent.metrics.streams_open) == (1, 1)
     assert asked.read("llm_d_epp_extproc_streams_inflight") == 1
     assert asked.read("llm_d_epp_extproc_stream_duration_seconds_bucket", le="5.0") == 1
-    assert asked.read("llm_d_epp_extproc_streams_total", code="CANCELLED") == 1
+    assert asked.read("llm_d_epp_extproc_streams_total", code="Canceled") == 1
     assert not any("extproc" in name for name in silent.names())
 
 

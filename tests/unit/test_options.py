@@ -304,6 +304,20 @@ def test_cipher_suites_of_tls_1_3_need_no_setting() -> None:
     assert read("--tls-cipher-suites=TLS_AES_128_GCM_SHA256").grpc_environment == {}
 
 
+@pytest.mark.parametrize(
+    ("suites", "needed"),
+    [
+        ("", False),
+        ("TLS_AES_128_GCM_SHA256", False),
+        ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", True),
+        ("TLS_RSA_WITH_AES_128_CBC_SHA,TLS_AES_128_GCM_SHA256", True),
+        ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", False),
+    ],
+)
+def test_cipher_suites_that_all_want_rsa(suites: str, needed: bool) -> None:
+    assert read(f"--tls-cipher-suites={suites}").needs_rsa is needed
+
+
 def test_an_unknown_cipher_suite_is_refused_by_name() -> None:
     with pytest.raises(OptionsError, match="--tls-cipher-suites: 'TLS_RSA_WITH_RC4_128_SHA' is not"):
         read("--tls-cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA,TLS_RSA_WITH_RC4_128_SHA")
