@@ -13,7 +13,7 @@ from epp.types import Endpoint
 LEGACY_LABEL = "inference.networking.k8s.io/engine-type"
 """Asked after the configured label."""
 PRODUCER = "core-metrics-extractor"
-"""Upstream's name of what provides custom metrics; part of their attribute keys."""
+"""The usual name of what provides custom metrics; their attributes need not name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,8 @@ class Engines:
 def engines(settings: CoreMetricsExtractor | None = None, *, producer: str = PRODUCER) -> Engines:
     """The built-in maps with the user's in place of or beside them; FeedError tells what can't be used.
 
-    Custom metrics become attributes named `<attributeKey>/<producer>`; `producer` is the plug-in's configured name.
+    `producer` is the plug-in's configured name: custom metrics of another one than PRODUCER become attributes named
+    `attributeKey/producer`, those of PRODUCER go by the bare key.
     """
     settings = settings or CoreMetricsExtractor()
     by_name = {engine.name: engine for engine in BUILT_IN}
@@ -176,4 +177,4 @@ def _attributes(place: _Place, config: EngineConfig, producer: str) -> Iterator[
         found = place.spec(f"{name}.metricSpec", metric.metric_spec)
         if found is None:
             raise place.error(f"{name}.metricSpec", "it is empty; give the metric to read")
-        yield f"{key}/{producer}", found
+        yield (key if producer == PRODUCER else f"{key}/{producer}"), found

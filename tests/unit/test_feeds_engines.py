@@ -70,10 +70,10 @@ def test_every_key_of_an_engine_config_finds_its_place() -> None:
     assert mine.loras == Spec("loras")
     assert mine.block_tokens == (Source(Spec("cache"), "size"), Source(Spec("size_value")))
     assert mine.num_blocks == (Source(Spec("cache"), "count"), Source(Spec("count_value")))
-    assert mine.attributes == (("power/core-metrics-extractor", Spec("watts", (("gpu", "0"),))),)
+    assert mine.attributes == (("power", Spec("watts", (("gpu", "0"),))),)
 
 
-def test_attribute_keys_carry_the_name_of_their_producer() -> None:
+def test_attribute_keys_carry_the_name_of_an_unusual_producer() -> None:
     metric = {"attributeKey": "power", "metricSpec": "watts"}
     settings = msgspec.convert({"engineConfigs": [{"name": "vllm", "customMetrics": [metric]}]}, CoreMetricsExtractor)
     assert engines(settings, producer="mine").default.attributes[0][0] == "power/mine"

@@ -177,6 +177,14 @@ def test_idle_endpoints_weigh_half_in_the_budget() -> None:
     assert schedule.stretch == pytest.approx(2)
 
 
+def test_removed_endpoints_weigh_nothing_in_the_budget() -> None:
+    schedule = schedule_of(*(str(n) for n in range(400)))
+    schedule.cost_s = 0.001
+    for number in range(200):
+        schedule.remove(str(number))
+    assert schedule.stretch == pytest.approx(2)
+
+
 def test_the_cost_follows_what_is_measured() -> None:
     schedule = schedule_of("a")
     for _ in range(300):

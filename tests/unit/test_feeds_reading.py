@@ -105,9 +105,9 @@ def test_loras_that_ended_leave_empty_sets() -> None:
 @pytest.mark.parametrize(
     ("page", "expected"),
     [
-        pytest.param('watts{gpu="0"} 300\nwatts{gpu="1"} 200\n', {"power/core-metrics-extractor": 300}, id="first"),
-        pytest.param('watts{gpu="0"} 3 10\nwatts{gpu="1"} 2 20\n', {"power/core-metrics-extractor": 2}, id="newest"),
-        pytest.param("watts -5\n", {"power/core-metrics-extractor": -5}, id="below zero"),
+        pytest.param('watts{gpu="0"} 300\nwatts{gpu="1"} 200\n', {"power": 300}, id="first"),
+        pytest.param('watts{gpu="0"} 3 10\nwatts{gpu="1"} 2 20\n', {"power": 2}, id="newest"),
+        pytest.param("watts -5\n", {"power": -5}, id="below zero"),
         pytest.param("watts NaN\n", {}, id="no number"),
         pytest.param("other 1\n", {}, id="absent"),
     ],
@@ -117,7 +117,7 @@ def test_a_custom_metric_becomes_an_attribute(page: str, expected: dict[str, flo
 
 
 def test_an_absent_custom_metric_is_named_as_missing() -> None:
-    assert custom("other 1\n", "watts").missing == ("power/core-metrics-extractor",)
+    assert custom("other 1\n", "watts").missing == ("power",)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=5))
