@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from epp import headers as names
 from epp.bodies import reports
@@ -81,7 +81,7 @@ class Exchange:
             self._reader = self.parser.reader(content_type)
             if self.request.model != self.request.incoming_model != "":
                 self._mapper = ModelMapper(self.request.model, self.request.incoming_model, self._sse)
-        to_set.update(self._hooked_headers(self.decision, headers, metadata))
+        to_set.update(self._hooked_headers(self.decision, (headers, metadata)))
         # The client's name for the model has another length than the engine's.
         stale = () if self._mapper is None else ("content-length",)
         return to_set, (*stale, *self._take_report(headers))
@@ -122,21 +122,12 @@ class Exchange:
         if not self.status and self._router.now() - self._forwarded_at < FAST_S:
             self._blame("missing")
         outcome = self._outcome("natural" if self._ended else cause)
-        metadata = self._finished(self.decision, outcome)
+        router = self._router
+        metadata = router.rules.hooks.finished(self.request, self.decision, outcome, router.observer.hook_failed)
         self._router.observer.ended(self.request, self.decision, outcome)
         if self.trace is not None:
             self.trace.end(status=self.status, error=outcome.failure)
         return metadata
-
-    def _finished(self, decision: Decision, outcome: Outcome) -> Metadata:
-        told: dict[str, dict[str, Any]] = {}  # JSON-like values
-        for plugin in self._router.rules.hooks:
-            hook = plugin.hook("finished")
-            if hook is not None:
-                answer = self._router.guarded(plugin, hook, self.request, decision, outcome) or {}
-                for namespace, values in answer.items():
-                    told.setdefault(namespace, {}).update(values)
-        return told
 
     def _outcome(self, cause: str) -> Outcome:
         if self._reader is not None:
@@ -176,14 +167,11 @@ class Exchange:
         self._router.health.failure(self._picked_key(), self._router.now())
         self._router.observer.failed(self._picked_key(), kind)
 
-    def _hooked_headers(self, decision: Decision, headers: Headers, metadata: Metadata) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for plugin in self._router.rules.hooks:
-            hook = plugin.hook("response_headers")
-            if hook is not None:
-                found.update(self._router.guarded(plugin, hook, self.request, decision, headers, metadata) or {})
-        if self._router.habits.emit_decision_id:
-            found["x-epp-decision-id"] = self._router.observer.decision_id(decision)
+    def _hooked_headers(self, decision: Decision, seen: tuple[Headers, Metadata]) -> dict[str, str]:
+        router = self._router
+        found = router.rules.hooks.response_headers(self.request, decision, seen, router.observer.hook_failed)
+        if router.habits.emit_decision_id:
+            found["x-epp-decision-id"] = router.observer.decision_id(decision)
         return found
 
     def _take_report(self, headers: Headers) -> tuple[str, ...]:

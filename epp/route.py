@@ -6,11 +6,9 @@ The common way from the last body piece to the answer is synchronous; only a slo
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -20,15 +18,14 @@ from epp.bodies.registry import Parsers, request_path
 from epp.bodies.rewrite import set_model
 from epp.exchange import Exchange
 from epp.headers import Headers, Metadata
+from epp.hooks import Hooks
 from epp.observe import Observer
-from epp.plugins import Plugin
 from epp.pool.health import Health
 from epp.pool.table import Pool
 from epp.profiles import Given, Setup, Slow, Wait, any_endpoint, decide
 from epp.suspension import Suspensions
 from epp.types import Decision, Refused, Request
 
-log = logging.getLogger("epp.route")
 LOAD_REPORT_S = 1.0
 """An endpoint is asked for its load in a response header at most this often."""
 SPARED_PROMPT_BYTES = 4
@@ -55,7 +52,7 @@ class Rules:
 
     setup: Setup
     parsers: Parsers
-    hooks: tuple[Plugin, ...] = ()
+    hooks: Hooks
     columns: frozenset[str] = frozenset()
     """Keys of signals that are columns (setup.columns, computed once)."""
 
@@ -156,22 +153,8 @@ class Router:
         return parsed
 
     def _arrive(self, request: Request) -> None:
-        for plugin in self.rules.hooks:
-            hook = plugin.hook("arrived")
-            if hook is not None:
-                request.attributes.update(self.guarded(plugin, hook, request) or {})
+        self.rules.hooks.arrived(request, self.observer.hook_failed)
         request.fairness_id = request.fairness_id or request.attributes.get("agent-identity", "") or "default-flow"
-
-    def guarded(self, plugin: Plugin, hook: Callable[..., Any], *arguments: object) -> Mapping[str, Any] | None:
-        """What a hook returns; None if it raised, which is counted and told."""
-        try:
-            told: Mapping[str, Any] | None = hook(*arguments)  # strings, or for `finished` JSON-like values
-            return told
-        except Refused:
-            raise
-        except Exception as error:  # noqa: BLE001 - a stranger's code; the request goes on without it
-            self.observer.hook_failed(plugin.name, error)
-            return None
 
     def _given(self, request: Request, metadata: Metadata) -> Given:
         now = self.now()
@@ -244,10 +227,7 @@ class Router:
         if names.asks_conditional(request.headers):
             _demand_cached(decision)
         headers = self._own_headers(exchange)
-        for plugin in self.rules.hooks:
-            hook = plugin.hook("picked")
-            if hook is not None:
-                headers.update(_picked(plugin, hook, request, decision))
+        headers.update(self.rules.hooks.picked(request, decision))
         self._charge(exchange, decision)
         self._probe(decision)
         headers.update(self._load_question(parsed, decision))
@@ -309,21 +289,6 @@ class Router:
     def _suspend(self, decision: Decision) -> None:
         for spent in self.suspensions.note(decision.spent, decision.decided_at):
             self.observer.suspended(spent)
-
-
-def _picked(
-    plugin: Plugin, hook: Callable[..., Mapping[str, str] | None], request: Request, decision: Decision
-) -> Mapping[str, str]:
-    """Headers the hook sets. The engine may depend on them, so a hook that fails fails the request."""
-    try:
-        return hook(request, decision) or {}
-    except Refused:
-        raise
-    except Exception as error:
-        log.exception("picked hook failed", extra={"plugin": plugin.name})
-        raise Refused(
-            500, f'PreRequest "{plugin.name}/{plugin.type.type}" failed: {error!r}', by=plugin.name
-        ) from error
 
 
 def _demand_cached(decision: Decision) -> None:
