@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from msgspec import Meta, Struct
 from xxhash import xxh3_64_intdigest
 
 from epp import Column, Decision, Endpoint, Endpoints, Request, Run, column, signal
-from epp.pool.prefix import DEFAULT_CAPACITY, PrefixIndex, chain_hashes
+from epp.pool.prefix import DEFAULT_CAPACITY, PrefixIndex, Totals, chain_hashes
 from scorers.tokens import TOKEN_BYTES, Tokens
 
 BLOCK_TOKENS = 16
@@ -100,9 +99,9 @@ class ApproxPrefixCacheProducer:
                 if prefill is not None and prefill is not decision.run:
                     self._remember(value, prefill)
 
-    def statistics(self) -> Mapping[str, float]:
-        """The index in numbers: entries, blocks, sets, bytes, evictions."""
-        return asdict(self._index.totals)
+    def statistics(self) -> Totals:
+        """The index in numbers."""
+        return self._index.totals
 
     def block_tokens(self, endpoints: Endpoints) -> int:
         """Tokens a block: the engine's (the first endpoint's, else the largest known) or as configured."""

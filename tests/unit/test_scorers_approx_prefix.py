@@ -60,7 +60,7 @@ def test_an_endpoint_that_left_comes_back_empty() -> None:
     producer = ApproxPrefixCacheProducer()
     send(producer, request(LONG), table("a", "b"), "a")
     cached(producer, request(LONG), table("b"))
-    assert producer.statistics()["entries"] == 0
+    assert producer.statistics().entries == 0
     assert cached(producer, request(LONG), table("a", "b")) == {"default/a": 0, "default/b": 0}
 
 
@@ -71,7 +71,7 @@ def test_an_endpoint_that_left_before_the_pick_is_not_remembered_for_long() -> N
     cached(producer, request(LONG), table("b"))
     producer.picked(asked, decided(asked, before, {"default": "a"}, signals=found))
     cached(producer, request(LONG), table("b", "c"))
-    assert producer.statistics()["entries"] == 0
+    assert producer.statistics().entries == 0
 
 
 def test_one_producer_does_not_remember_what_another_hashed() -> None:
@@ -79,7 +79,7 @@ def test_one_producer_does_not_remember_what_another_hashed() -> None:
     asked = request(LONG)
     found = measured(other, asked, made, TokenProducer()(asked))
     mine.picked(asked, decided(asked, made, {"default": "a"}, signals=found))
-    assert mine.statistics()["entries"] == 0
+    assert mine.statistics().entries == 0
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_an_engines_cache_bounds_what_is_remembered_of_it() -> None:
     made = table("a", num_blocks=[16], block_tokens=[16])
     for number in range(20):
         send(producer, request(f"{number} {LONG}"), made, "a")
-    assert producer.statistics()["entries"] <= 4
+    assert producer.statistics().entries <= 4
 
 
 def test_a_block_size_that_one_endpoint_has_not_told_is_that_of_the_others() -> None:
