@@ -67,7 +67,7 @@ def change_faults(change: Change, faults: Faults) -> None:
 
 def current(speed: Speed, faults: Faults) -> Change:
     """What a change that changes nothing would say."""
-    latencies = {flag: f"{getattr(speed, name) * 1e6:g}us" for flag, name in LATENCIES.items()}
+    latencies = {flag: f"{getattr(speed, name) * 1e6:.3f}us" for flag, name in LATENCIES.items()}
     return Change(
         **{flag.replace("-", "_"): text for flag, text in latencies.items()},
         time_factor_under_load=speed.time_factor_under_load,

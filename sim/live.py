@@ -27,12 +27,12 @@ class Ticket:
 
 
 class LiveEngine:
-    """Drives one engine by the event loop's clock."""
+    """Drives one engine by the clock of `loop`."""
 
-    def __init__(self, engine: Engine, latencies: Latencies) -> None:
+    def __init__(self, engine: Engine, latencies: Latencies, loop: asyncio.AbstractEventLoop) -> None:
         self.engine = engine
         self.latencies = latencies
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._tickets: dict[Job, Ticket] = {}
         self._timer: asyncio.TimerHandle | None = None
 

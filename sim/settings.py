@@ -6,13 +6,15 @@ import argparse
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import msgspec
 
 from sim.faults import FAILURES
 from sim.types import EngineSettings, Speed
 
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_NANO = Fraction(1, 10**9)
+_UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 
 LATENCIES = {
@@ -30,7 +32,7 @@ def seconds(text: str) -> float:
         return 0.0
     if not text or _DURATION.sub("", text):
         raise ValueError(f"{text!r} is not a duration; write a number and a unit: 50ms, 1.5s, 200us")
-    return sum(float(number) * _UNITS_S[unit] for number, unit in _DURATION.findall(text))
+    return float(sum(Fraction(number) * _UNITS_NS[unit] * _NANO for number, unit in _DURATION.findall(text)))
 
 
 @dataclass(frozen=True, slots=True)

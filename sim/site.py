@@ -59,7 +59,8 @@ class Site:
         self._loras_seen: dict[tuple[str, str], float] = {}
         self._faults = Faults(settings.failure_rate, settings.failure_types)
         self._fault_ends: asyncio.TimerHandle | None = None
-        self._live = LiveEngine(Engine(settings.engine), Latencies(settings.max_model_len))
+        latencies = Latencies(settings.max_model_len)
+        self._live = LiveEngine(Engine(settings.engine), latencies, asyncio.get_running_loop())
         self._inference = Inference(settings, self._live, self._faults, self._adapters)
 
     def app(self) -> web.Application:

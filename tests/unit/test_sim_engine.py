@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -165,7 +166,8 @@ def test_cached_tokens_cost_no_time() -> None:
 
 
 def test_an_answer_is_found_again_in_the_next_turns_prompt() -> None:
-    _, [_, following], _ = run([Ask(0, 1, 20, 21), Ask(9, 1, 48, 1)], ROOMY)
+    # The last of the 44 tokens was produced but never computed upon, so the block it fills is not there.
+    _, [_, following], _ = run([Ask(0, 1, 20, 24), Ask(9, 1, 48, 1)], ROOMY)
     assert following.cached_tokens == 40
 
 
@@ -222,6 +224,30 @@ def test_the_newest_is_preempted_when_blocks_run_out_and_finishes_later() -> Non
     assert (old.preemptions, new.preemptions) == (0, 1)
     assert engine.counters.preemptions == 1
     assert old.finished_at < new.finished_at
+
+
+def test_a_preempted_job_goes_before_those_that_wait() -> None:
+    script = [Ask(0, 1, 20, 40), Ask(0, 2, 20, 40), Ask(0, 3, 60, 21)]
+    _, [_, preempted, waiting], _ = run(script, replace(ROOMY, num_blocks=20))
+    assert preempted.preemptions == 1
+    assert preempted.finished_at == waiting.admitted_at
+
+
+def test_an_overtaken_wake_up_starts_no_second_chain_of_them() -> None:
+    class CountingClock(Clock):
+        asked = 0
+
+        def at(self, when: float, action: Callable[[], None]) -> None:
+            self.asked += 1
+            super().at(when, action)
+
+    clock = CountingClock()
+    virtual = VirtualEngine(clock, Engine(replace(ROOMY, max_num_seqs=50)), lambda event: None)
+    for number in range(50):
+        clock.at(number * 0.1, lambda number=number: virtual.submit(job(Ask(0, number, 4, 200))))
+    clock.run()
+    # For each job: its submission, the step boundary it makes the engine stop at, its prompt's end, its own end.
+    assert clock.asked <= 50 * 5
 
 
 def test_an_adapter_waits_for_a_slot_and_others_pass_it() -> None:
