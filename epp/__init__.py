@@ -1,5 +1,7 @@
 """Everything a plug-in author imports."""
 
+from importlib.metadata import version
+
 from epp.signals import column, signal
 from epp.types import (
     Column,
@@ -17,6 +19,8 @@ from epp.types import (
     Scores,
     Usage,
 )
+
+__version__ = version("endpoint-picker")
 
 __all__ = [
     "Column",

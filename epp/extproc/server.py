@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 import grpc
@@ -11,7 +10,7 @@ import grpc.aio
 from epp.extproc.dialogue import Dialogue
 from epp.extproc.health import HealthService
 from epp.extproc.servicer import Servicer, StreamWatch
-from epp.extproc.tls import Certificates
+from epp.extproc.tls import Certificates, grpc_credentials
 
 KEEPALIVE = (
     ("grpc.http2.max_ping_strikes", 0),
@@ -61,21 +60,6 @@ def _bind(server: grpc.aio.Server, port: int, certificates: Certificates | None,
     try:
         if certificates is None:
             return server.add_insecure_port(address)
-        return server.add_secure_port(address, credentials(certificates))
+        return server.add_secure_port(address, grpc_credentials(certificates))
     except RuntimeError as error:
         raise OSError(f"can't listen on port {port} ({flag}): {error}") from None
-
-
-def credentials(certificates: Certificates) -> grpc.ServerCredentials:
-    """TLS credentials that follow the certificate files: every new connection asks whether they changed."""
-    shown = certificates.current()
-
-    def fetch() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal shown
-        pair = certificates.refreshed(time.monotonic())
-        if pair == shown:
-            return None
-        shown = pair
-        return grpc.ssl_server_certificate_configuration([pair])
-
-    return grpc.dynamic_ssl_server_credentials(grpc.ssl_server_certificate_configuration([shown]), fetch)

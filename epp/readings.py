@@ -1,0 +1,69 @@
+"""What the feeds found, put where it belongs: members and load into the pool, refused scrapes into the health."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from epp.feeds import ScrapeFailure
+from epp.obs.metrics import Metrics
+from epp.pool.health import Health
+from epp.pool.table import Pool
+from epp.types import Change, Reading
+
+IN_USE_S = 5.0
+"""An endpoint counts as in use for so long after it was last found with requests in flight."""
+
+log = logging.getLogger(__name__)
+
+
+class Membership:
+    """Takes changes of the endpoints from discovery; each of `forget` hears the key of one that is gone."""
+
+    def __init__(self, pool: Pool, forget: Sequence[Callable[[str], None]]) -> None:
+        self._pool = pool
+        self._forget = forget
+
+    def apply(self, change: Change) -> None:
+        self._pool.apply(change)
+        for key in change.gone:
+            for forget in self._forget:
+                forget(key)
+        if change.present or change.gone:
+            present = [endpoint.key for endpoint in change.present]
+            log.info("endpoints changed", extra={"present": present, "gone": change.gone, "now": len(self._pool)})
+
+
+class PoolReadings:
+    """Takes readings from the scraper."""
+
+    def __init__(self, pool: Pool, health: Health, metrics: Metrics, now: Callable[[], float]) -> None:
+        self._pool = pool
+        self._health = health
+        self._metrics = metrics
+        self._now = now
+        self._used_at: dict[str, float] = {}
+
+    def sent(self, key: str) -> None:
+        self._pool.sent(key)
+
+    def update(self, key: str, reading: Reading, now: float, interval_s: float) -> None:
+        self._pool.update(key, reading, now, interval_s)
+
+    def scrape_failed(self, key: str, kind: ScrapeFailure) -> None:
+        """Only a refused connection says that the engine is down; slow, odd or missing pages do not."""
+        self._metrics.poll_failed("metrics-data-source")
+        if kind == "refused":
+            self._health.failure(key, self._now())
+            self._metrics.endpoint_failed(key.partition("/")[2], "scrape")
+
+    def busy(self, key: str) -> bool:
+        now = self._now()
+        if self._pool.ledger.load(key).requests:
+            self._used_at[key] = now
+            return True
+        return now - self._used_at.get(key, -IN_USE_S) < IN_USE_S
+
+    def forget(self, key: str) -> None:
+        """The endpoint is gone."""
+        self._used_at.pop(key, None)
