@@ -1,0 +1,168 @@
+"""From the text of a configuration to everything that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from epp.bodies import Parsers
+from epp.config import yaml
+from epp.config.decode import decode
+from epp.config.defaults import DETECTOR, PARSERS, TEXT
+from epp.config.errors import ConfigError
+from epp.config.gates import gates
+from epp.config.profiles import VOTING, Draft, drafts, handler
+from epp.config.resolved import Resolved, resolve
+from epp.config.roster import Entry, Roster, entries
+from epp.config.schema import Config
+from epp.config.sources import Metrics, Overrides, feed, files, metrics
+from epp.config.spelling import modern
+from epp.config.wiring import Use, Wires, provided, wire
+from epp.feeds.file import FileDiscovery
+from epp.plugins import HOOKS, Catalogue, Plugin
+from epp.profiles import Setup
+from epp.scheduler import Profile
+from epp.settings import PluginError
+from epp.testing import check
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Built:
+    """A configuration, ready to serve."""
+
+    setup: Setup
+    parsers: Parsers
+    hooks: tuple[Plugin, ...]
+    """Plug-ins with methods of HOOKS, in order of declaration, whether or not a profile names them."""
+    metrics: Metrics | None
+    """What to scrape; None = nothing."""
+    discovery: FileDiscovery | None
+    """The endpoints file; None = endpoints come from Kubernetes."""
+    warnings: tuple[str, ...]
+    resolved: Resolved
+
+
+NO_OVERRIDES = Overrides()
+
+
+def load(
+    text: str | None,
+    *,
+    catalogue: Catalogue,
+    experimental: bool = False,
+    overrides: Overrides = NO_OVERRIDES,
+    also: Sequence[str] = ("inflight_charge",),
+) -> Built:
+    """Everything a configuration text stands for; no text = the default. Raises ConfigError.
+
+    `experimental` admits alpha types. `also` names signals that the picker itself reads where somebody provides them.
+    """
+    document = yaml.read(text or "")
+    if document.value is None:
+        document = yaml.read(TEXT)
+    try:
+        raw, warnings = modern(document.value)
+        built = _build(decode(raw), Roster(catalogue, experimental=experimental), overrides, also)
+    except ConfigError as error:
+        if error.path and not error.line:
+            raise ConfigError(error.path, error.problem, document.line(error.path)) from error
+        raise
+    return replace(built, warnings=(*warnings, *built.warnings))
+
+
+def _build(config: Config, roster: Roster, overrides: Overrides, also: Sequence[str]) -> Built:
+    _, warnings = gates(config.feature_gates)
+    roster.add_all(entries(config))
+    profiles = drafts(config, roster)
+    decides = handler(profiles, roster)
+    _flow_control(config, roster)
+    sources = feed(config.data_layer, roster)
+    scraping = metrics(sources, roster, overrides)
+    parsing = _parsers(config, roster)
+    uses = _uses(roster, profiles, decides)
+    wires = wire(roster, uses, also)
+    _check(roster, uses, wires)
+    parsers = Parsers(roster.plugins[entry.name].instance for entry in parsing)
+    return Built(
+        setup=_setup(roster, profiles, decides, wires),
+        parsers=parsers,
+        hooks=tuple(plugin for plugin in roster.plugins.values() if any(plugin.hook(name) for name in HOOKS)),
+        metrics=scraping,
+        discovery=files(sources, roster),
+        warnings=(*warnings, *roster.warnings, *parsers.warnings),
+        resolved=resolve(config, roster, profiles, sources, parsing),
+    )
+
+
+def _flow_control(config: Config, roster: Roster) -> None:
+    """Nothing of it has an effect; a reference that leads nowhere is an error all the same."""
+    section = config.flow_control
+    if section is None:
+        return
+    if section.saturation_detector and section.saturation_detector.plugin_ref != DETECTOR:
+        path = "flowControl.saturationDetector.pluginRef"
+        entry = roster.named(section.saturation_detector.plugin_ref, path)
+        idle = roster.idle.get(entry.name)
+        if idle is None or not idle.detector:
+            raise ConfigError(path, f"{entry.name!r} is of type {entry.type}, which detects no saturation")
+    if section != type(section)(saturation_detector=section.saturation_detector):
+        roster.warnings.append("flowControl: has no effect, as the feature gate flowControl is off")
+
+
+def _parsers(config: Config, roster: Roster) -> list[Entry]:
+    """The parsers' entries in order; a reference that names no plug-in is taken as a type."""
+    given = [
+        (ref.plugin_ref, f"requestHandler.parsers[{number}].pluginRef", "requestHandler.parsers names it")
+        for number, ref in enumerate(config.request_handler.parsers)
+    ] or [(name, "requestHandler.parsers", "no parser was configured") for name in PARSERS]
+    found = []
+    for name, path, why in given:
+        if name not in roster.entries:
+            roster.add(Entry(name, name, path, why=why))
+        entry = roster.entries[name]
+        plugin = roster.plugins.get(name)
+        if plugin is None or "parser" not in plugin.places:
+            raise ConfigError(path, f"{name!r} is of type {entry.type}, which is no parser")
+        found.append(entry)
+    return found
+
+
+def _uses(roster: Roster, profiles: Sequence[Draft], decides: Plugin) -> list[Use]:
+    """Every plug-in in every place it works in, signals apart."""
+    seats = [(seat.plugin, place) for draft in profiles for place in VOTING for seat in draft.seated(place)]
+    by_place = [(plugin, place) for plugin in roster.plugins.values() for place in ("screener", "admitter")]
+    return [*seats, *(use for use in by_place if use[1] in use[0].places), (decides, "profile_handler")]
+
+
+def _check(roster: Roster, uses: Sequence[Use], wires: Wires) -> None:
+    """Each plug-in in use keeps the contract on made-up endpoints, or ConfigError says which rule it breaks."""
+    defaults = {name: default for plugin in wires.order for name, default in provided(plugin).values.items()}
+    for plugin in {plugin.name: plugin for plugin in (*wires.order, *(use[0] for use in uses))}.values():
+        try:
+            check(plugin, defaults)
+        except PluginError as error:
+            raise ConfigError(roster.entries[plugin.name].path, str(error)) from error
+
+
+def _setup(roster: Roster, profiles: Sequence[Draft], decides: Plugin, wires: Wires) -> Setup:
+    def placed(place: str) -> list[Plugin]:
+        return [plugin for plugin in roster.plugins.values() if place in plugin.places]
+
+    return Setup(
+        plugins=dict(roster.plugins),
+        profiles={draft.name: _profile(draft, wires) for draft in profiles},
+        handler=wires.bound((decides, "profile_handler")),
+        primary=getattr(decides.instance, "primary", None),
+        signals=tuple(wires.measured(plugin) for plugin in wires.order),
+        screeners=tuple(wires.bound((plugin, "screener")) for plugin in placed("screener")),
+        admitters=tuple(wires.bound((plugin, "admitter")) for plugin in placed("admitter")),
+    )
+
+
+def _profile(draft: Draft, wires: Wires) -> Profile:
+    return Profile(
+        name=draft.name,
+        filters=tuple(wires.bound((seat.plugin, "filter")) for seat in draft.seated("filter")),
+        scorers=tuple((wires.bound((seat.plugin, "scorer")), seat.weight) for seat in draft.seated("scorer")),
+        picker=wires.bound((draft.seated("picker")[0].plugin, "picker")),
+    )
