@@ -99,13 +99,13 @@ class Inference:
     def _reply(self, api: Api, ask: Ask) -> Reply:
         made = choices(ask, self._settings, self._adapter(ask.model))
         name = f"{api.id_prefix}{self._rng.getrandbits(64):016x}"
-        return Reply(name, int(time.time()), ask.model, ask, made)
+        return Reply(name, int(time.time()), ask.model or self._settings.names[0], ask, made)
 
     def _adapter(self, model: str) -> str:
-        """The adapter a model name stands for, "" for the model itself. ApiError(404) for neither."""
+        """The adapter a model name stands for, "" for the model itself, which no name means too. Else ApiError(404)."""
         if model in self._adapters:
             return model
-        if model not in self._settings.names:
+        if model and model not in self._settings.names:
             known = ", ".join([*self._settings.names, *self._adapters])
             raise ApiError(404, f"The model `{model}` does not exist. Valid aliases: {known}.", "model")
         return ""

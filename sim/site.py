@@ -87,9 +87,9 @@ class Site:
         return headers | ({"x-inference-namespace": self._namespace} if self._namespace else {})
 
     async def _models(self, _request: web.Request) -> web.Response:
-        base = self._settings.names[0]
+        parent = self._settings.names[0]
         models = [self._model(name, self._settings.model, None) for name in self._settings.names]
-        models += [self._model(name, path or name, base) for name, path in self._adapters.items()]
+        models += [self._model(name, path or name, parent) for name, path in self._adapters.items()]
         return _json({"object": "list", "data": models})
 
     def _model(self, name: str, root: str, parent: str | None) -> Mapping[str, object]:

@@ -244,7 +244,7 @@ def test_an_overtaken_wake_up_starts_no_second_chain_of_them() -> None:
     clock = CountingClock()
     virtual = VirtualEngine(clock, Engine(replace(ROOMY, max_num_seqs=50)), lambda event: None)
     for number in range(50):
-        clock.at(number * 0.1, lambda number=number: virtual.submit(job(Ask(0, number, 4, 200))))
+        clock.at(number * 0.5, lambda number=number: virtual.submit(job(Ask(0, number, 4, 200))))
     clock.run()
     # For each job: its submission, the step boundary it makes the engine stop at, its prompt's end, its own end.
     assert clock.asked <= 50 * 5

@@ -73,6 +73,15 @@ def test_an_end_that_another_submission_stumbles_upon_is_told_at_once(loop: Virt
     assert first.finished.done()
 
 
+def test_an_end_that_a_drop_stumbles_upon_is_told_at_once(loop: VirtualLoop) -> None:
+    engine = live(loop)
+    first, _ = watched(engine, loop, Job(10, 1))
+    other, _ = watched(engine, loop, Job(10, 9))
+    loop.clock.now = 0.02
+    engine.drop(other)
+    assert first.finished.done()
+
+
 def test_a_dropped_job_leaves_no_timer_behind(loop: VirtualLoop) -> None:
     engine = live(loop)
     engine.drop(watched(engine, loop, Job(10, 400))[0])
