@@ -46,7 +46,7 @@ clean:
 # Debian's python3 comes without ensurepip; venv would leave half an environment behind.
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo '$(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12'; exit 1; }
+	  { echo '$(PYTHON) is not there or older than Python 3.11; name another: make PYTHON=python3.12'; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	  { echo '$(PYTHON) has no venv; install the Debian package python3-venv: apt-get install python3-venv'; exit 1; }
 	$(PYTHON) -m venv .venv

