@@ -9,6 +9,8 @@ from epp.types import Spent
 SLOW_S = 0.005
 IN_A_ROW = 3
 SUSPENDED_S = 30.0
+NEEDED = "profile_handler"
+"""The one kind nothing can be decided without."""
 
 
 class Suspensions:
@@ -33,6 +35,8 @@ class Suspensions:
             if one.seconds <= SLOW_S:
                 if self._slow:
                     self._slow.pop(one.by, None)
+                continue
+            if one.place == NEEDED:
                 continue
             self._slow[one.by] = self._slow.get(one.by, 0) + 1
             if self._slow[one.by] >= IN_A_ROW:
