@@ -38,7 +38,7 @@ class Stream:
     async def read(self) -> Message | None:
         """The next message, None when Envoy has half-closed."""
         wire = await self.context.read()
-        if wire is grpc.aio.EOF:
+        if not isinstance(wire, bytes):  # grpc.aio.EOF
             self.end = "eof"
             return None
         self.entries.append(Entry("envoy", wire))

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from openai import OpenAI
 
 from . import grpc_engine, upstream
-from .chat import ask, body, completion, events
+from .chat import JSON_TYPE, ask, body, completion, events
 from .client import connected, request
 from .conftest import Proxied, Town
 from .processes import CONFIG, endpoints_file, picker, settles
@@ -36,16 +36,7 @@ def test_the_openai_client_chats(town: Town, proxied: Proxied) -> None:
 @pytest.mark.needs_debian("curl")
 def test_curl_streams(town: Town, proxied: Proxied) -> None:
     url = f"{proxied(town.picker).url}/v1/completions"
-    command: list[str | bytes] = [
-        "curl",
-        "-sSN",
-        "--fail",
-        "-H",
-        "content-type: application/json",
-        "-d",
-        body(stream=True),
-        url,
-    ]
+    command = ["curl", "-sSN", "--fail", "-H", JSON_TYPE, "-d", body(stream=True).decode(), url]
     said = subprocess.run(command, capture_output=True, timeout=20, check=True).stdout
     assert said.rstrip().endswith(b"data: [DONE]")
 
@@ -54,16 +45,7 @@ def test_curl_streams(town: Town, proxied: Proxied) -> None:
 def test_h2load_sees_no_failure(town: Town, proxied: Proxied, tmp_path: Path) -> None:
     (tmp_path / "body.json").write_bytes(body())
     url = f"{proxied(town.picker, threads=2).url}/v1/completions"
-    command: list[str | Path] = [
-        "h2load",
-        "-n200",
-        "-c2",
-        "-m16",
-        "-d",
-        tmp_path / "body.json",
-        "-Hcontent-type: application/json",
-        url,
-    ]
+    command = ["h2load", "-n200", "-c2", "-m16", "-d", str(tmp_path / "body.json"), "-H", JSON_TYPE, url]
     said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     assert "status codes: 200 2xx, 0 3xx, 0 4xx, 0 5xx" in said
 
