@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
 import msgspec
 
@@ -19,9 +20,9 @@ class Change(msgspec.Struct, forbid_unknown_fields=True, rename="kebab", omit_de
     inter_token_latency: str | None = None
     prefill_overhead: str | None = None
     prefill_time_per_token: str | None = None
-    time_factor_under_load: float | None = None
-    failure_injection_rate: float | None = None
-    failure_types: list[str] | None = None
+    time_factor_under_load: Annotated[float, msgspec.Meta(ge=1)] | None = None
+    failure_injection_rate: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+    failure_types: Annotated[list[str], msgspec.Meta(min_length=1)] | None = None
     fault: Fault | None = None
     fault_duration: str | None = None
     """How long the fault lasts; until changed if absent."""

@@ -28,6 +28,10 @@ class Speed:
     time_to_first_token_s: float = 0.0
     """If positive, every prompt takes this long whatever its length, beside the decoding and without slowing it."""
 
+    def __post_init__(self) -> None:
+        if self.time_factor_under_load < 1:
+            raise ValueError(f"time_factor_under_load {self.time_factor_under_load} must be at least 1")
+
     def load_factor(self, batch: int, max_num_seqs: int) -> float:
         if max_num_seqs <= 1:
             return 1.0
@@ -50,6 +54,9 @@ class EngineSettings:
     speed: Speed = Speed()
 
     def __post_init__(self) -> None:
+        for name in ("max_num_seqs", "num_blocks", "block_size", "max_loras"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
         if self.max_num_batched_tokens <= self.max_num_seqs:
             raise ValueError(
                 f"max_num_batched_tokens {self.max_num_batched_tokens} leaves no room for prompts beside "

@@ -61,6 +61,8 @@ def test_flags_and_records_have_the_same_defaults() -> None:
         (["--model", "m", "--failure-injection-rate", "101"], "not a percentage"),
         (["--model", "m", "--failure-types", "nope"], "rate_limit"),
         (["--model", "m", "--data-parallel-size", "0"], "must be at least 1"),
+        (["--model", "m", "--max-num-seqs", "0"], "max_num_seqs 0 must be at least 1"),
+        (["--model", "m", "--time-factor-under-load", "0.5"], "must be at least 1"),
         (["--model", "m", "--max-num-seqs", "4000"], "leaves no room for prompts"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -135,8 +137,10 @@ def test_the_current_configuration_is_a_change_that_changes_nothing() -> None:
         (b'{"fault": "sick"}', "sick"),
         (b'{"fault": "refuse"}', "needs fault-duration"),
         (b'{"failure-types": ["x"]}', "have: rate_limit"),
+        (b'{"failure-types": []}', "length >= 1"),
+        (b'{"failure-injection-rate": 101}', "<= 100"),
     ],
-    ids=["json", "key", "fault", "refuse", "type"],
+    ids=["json", "key", "fault", "refuse", "type", "no-type", "rate"],
 )
 def test_a_bad_change_is_refused(body: bytes, message: str) -> None:
     with pytest.raises(ApiError, match=message):
