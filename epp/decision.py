@@ -11,6 +11,9 @@ from epp.endpoints import Endpoint, Scores
 from epp.request import Refused, Usage
 
 
+NOTHING: Scores = np.zeros(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What one filter (or `subset`, `cooling`) left out: the keys of the endpoints it removed."""
@@ -57,7 +60,7 @@ class Run:
     """After the filters, n of them, in the order of every vote."""
     steps: list[Step] = field(default_factory=list)
     votes: list[Vote] = field(default_factory=list)
-    totals: Scores = field(default_factory=lambda: np.zeros(0))
+    totals: Scores = field(default_factory=lambda: NOTHING)
     """Weighted sums, shape (n,)."""
     picked: tuple[Endpoint, ...] = ()
     """Best first; empty if the run refused."""
@@ -76,7 +79,10 @@ class Run:
 
 @dataclass(slots=True)
 class Decision:
-    """Why a request goes where it goes. `runs` holds every profile that ran; `primary` names the one that counts."""
+    """Why a request goes where it goes. `runs` holds every profile that ran; `primary` names the one that counts.
+
+    Once the answer is sent, only the picks are left of it.
+    """
 
     request_id: str
     model: str
@@ -104,6 +110,13 @@ class Decision:
     @property
     def picked(self) -> tuple[Endpoint, ...]:
         return self.runs[self.primary].picked if self.primary in self.runs else ()
+
+
+    def forget(self) -> None:
+        """Keep who was picked and drop the rest: thousands of open responses hold their decisions."""
+        self.signals, self.steps, self.spent, self.flaws = {}, [], [], []
+        for run in self.runs.values():
+            run.candidates, run.votes, run.totals, run.steps = (), [], NOTHING, []
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class Exchange:
         self._forwarded_at = self._router.now()
         self.request.prompts = ()
         if self.decision is not None:
-            self.decision.signals = {}
+            self.decision.forget()
 
     def refuse(self, refusal: Refused) -> None:
         """The request ends here; nothing was or stays charged."""

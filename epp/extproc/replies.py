@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from sys import intern
 from typing import Any, Literal
 
 from envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValueOption
@@ -33,7 +34,8 @@ def read_headers(headers: HeaderMap) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for header in headers.headers:
         value = header.raw_value.decode("utf-8", "replace") if header.raw_value else header.value
-        key = header.key.lower()
+        # The few names there are recur in every open stream.
+        key = intern(header.key.lower())
         found[key] = (*found[key], value) if key in found else (value,)
     return found
 
