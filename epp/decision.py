@@ -10,7 +10,6 @@ import numpy as np
 from epp.endpoints import Endpoint, Scores
 from epp.request import Refused, Usage
 
-
 NOTHING: Scores = np.zeros(0)
 
 
@@ -110,7 +109,6 @@ class Decision:
     @property
     def picked(self) -> tuple[Endpoint, ...]:
         return self.runs[self.primary].picked if self.primary in self.runs else ()
-
 
     def forget(self) -> None:
         """Keep who was picked and drop the rest: thousands of open responses hold their decisions."""

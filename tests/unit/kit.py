@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ class Notes:
         return None
 
     def decided(self, request: Request, decision: Decision) -> None:
-        self.heard.append(("decided", decision))
+        # A copy as of now: once the answer is sent, the router drops all but the picks.
+        self.heard.append(("decided", replace(decision)))
 
     def refused(self, request: Request, refusal: Refused) -> None:
         self.heard.append(("refused", refusal.status))
