@@ -1,0 +1,199 @@
+"""The parts of the prefix index: growing cells, the block table, sets of endpoints, recency."""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from epp.pool.prefix_blocks import SWEEP, BlockTable, Cells, Ids
+from epp.pool.prefix_recency import MOST_TOUCHES, Recency
+from epp.pool.prefix_sets import EndpointSets, members, slots_of
+
+
+def hashes_of(numbers: list[int]) -> np.ndarray:
+    return np.array(numbers, np.uint64)
+
+
+def placed(table: BlockTable, numbers: list[int]) -> Ids:
+    """Known to the table, held by set 1."""
+    table.reserve(len(numbers))
+    ids = np.array(table.place_few(numbers), np.uint32)
+    table.set_of.all[ids] = 1
+    return ids
+
+
+def dropped(table: BlockTable, ids: Ids) -> None:
+    table.set_of.all[ids] = 0
+    table.delete(ids)
+
+
+def test_cells_grow_with_zeros_and_keep_what_they_held():
+    cells = Cells("I")
+    cells.grow(2)
+    cells.at[1] = 7
+    cells.grow(3)
+    assert cells.all.tolist() == [0, 7, 0, 0, 0]
+    assert len(cells) == 5
+
+
+def test_cells_grow_while_somebody_still_looks_at_the_old_ones():
+    cells = Cells("Q")
+    cells.grow(2)
+    old = cells.all
+    cells.grow(1)
+    cells.at[0] = 5
+    assert (cells.all.tolist(), old.tolist()) == ([5, 0, 0], [0, 0])
+
+
+@pytest.mark.parametrize("count", [1, 1023, 1024, 1025, 5000, 40_000])
+def test_the_table_finds_every_block_however_often_its_buckets_were_split(count):
+    table = BlockTable()
+    numbers = [number * 0x9E37_79B9_7F4A_7C15 % 2**64 for number in range(count)]
+    for start in range(0, count, 700):
+        placed(table, numbers[start : start + 700])
+    assert len(table) == count
+    assert [table.find(number) for number in numbers] == table.find_many(hashes_of(numbers)).tolist()
+    assert table.hash_of.all[table.find_many(hashes_of(numbers))].tolist() == numbers
+    assert table.find(12345) == 0
+
+
+def test_hashes_that_share_one_bucket_are_kept_apart():
+    table = BlockTable()
+    numbers = [number << 40 for number in range(2 * SWEEP)]
+    table.reserve(len(numbers))
+    ids = table.place_many(hashes_of(numbers))
+    table.set_of.all[ids] = 1
+    dropped(table, ids[::2])
+    assert (table.find_many(hashes_of(numbers)) != 0).tolist() == [False, True] * SWEEP
+
+
+def test_swept_ids_are_given_out_again_in_ascending_order():
+    table = BlockTable()
+    ids = placed(table, list(range(3 * SWEEP)))
+    dropped(table, ids[9 : 9 + SWEEP][::-1])
+    assert placed(table, list(range(5000, 5020))).tolist() == ids[9:29].tolist()
+
+
+def test_a_dead_block_that_is_wanted_again_outlives_the_sweep():
+    table = BlockTable()
+    ids = placed(table, list(range(1500)))
+    dropped(table, ids[:20])
+    assert placed(table, [7]).tolist() == [ids[7]]
+    dropped(table, ids[100 : 100 + SWEEP])
+    assert len(table) == 1500 - 19 - SWEEP
+    assert table.find_many(hashes_of([6, 7, 8])).tolist() == [0, ids[7], 0]
+
+
+def test_a_block_that_died_twice_is_freed_once():
+    table = BlockTable()
+    ids = placed(table, list(range(1500)))
+    for _ in range(2):
+        dropped(table, ids[7:8])
+        placed(table, [7])
+    dropped(table, ids[:SWEEP])
+    again = placed(table, list(range(9000, 9000 + 2 * SWEEP)))
+    assert len(set(again.tolist())) == 2 * SWEEP
+    assert len(table) == 1500 + SWEEP
+
+
+def test_an_unknown_block_is_not_mistaken_for_the_deleted_one_whose_cells_remain():
+    table = BlockTable()
+    ids = placed(table, [1, 2, 3])
+    dropped(table, ids[1:2])
+    assert table.runs_few([1, 2, 3]) == table.runs_many(hashes_of([1, 2, 3])) == [(1, 1)]
+
+
+def test_a_prompt_in_many_stretches_is_followed_to_its_end():
+    table = BlockTable()
+    numbers = list(range(1, 101))
+    for start in range(10):
+        placed(table, numbers[start::10])
+    assert table.runs_many(hashes_of(numbers)) == table.runs_few(numbers) == [(1, 100)]
+    assert table.runs_many(hashes_of([*numbers[:50], 999, *numbers[51:]])) == [(1, 50)]
+
+
+@given(st.lists(st.lists(st.integers(0, 300), min_size=1, max_size=80, unique=True), max_size=12))
+@settings(deadline=None)
+def test_placing_one_by_one_and_many_at_once_comes_to_the_same(batches):
+    few, many = BlockTable(), BlockTable()
+    for batch in batches:
+        many.reserve(len(batch))
+        many.set_of.all[many.place_many(hashes_of(batch))] = 1
+        placed(few, batch)
+    every = hashes_of(list(range(301)))
+    assert (few.find_many(every) != 0).tolist() == (many.find_many(every) != 0).tolist()
+    assert len(few) == len(many)
+
+
+@given(st.sets(st.integers(0, 199)))
+def test_a_mask_and_its_members_say_the_same(slots):
+    mask = sum(1 << slot for slot in slots)
+    assert slots_of(mask) == np.flatnonzero(members(mask, 200)).tolist() == sorted(slots)
+
+
+def test_a_set_lives_as_long_as_blocks_refer_to_it():
+    sets = EndpointSets()
+    both = sets.move(0, 0b11, 5)
+    one = sets.move(both, 0b01, 2)
+    assert (len(sets), sets.masks[both], sets.masks[one]) == (2, 0b11, 0b01)
+    assert sets.move(both, 0b01, 3) == one
+    assert (len(sets), 0b11 in sets) == (1, False)
+    assert sets.move(one, 0, 5) == 0
+    assert (len(sets), sets.bytes) == (0, 0)
+
+
+def test_membership_is_told_for_each_set_asked_about():
+    sets = EndpointSets()
+    a, ab = sets.move(0, 0b01, 1), sets.move(0, 0b11, 1)
+    assert sets.with_member(np.array([ab, 0, a, ab], np.uint32), 1).tolist() == [True, False, False, True]
+
+
+def recency(blocks: int) -> tuple[Recency, BlockTable]:
+    """Of an endpoint with slot 0 that holds the blocks with ids 1 to `blocks`."""
+    table, sets = BlockTable(), EndpointSets()
+    table.reserve(blocks)
+    table.set_of.all[table.place_many(hashes_of(list(range(blocks))))] = sets.move(0, 1, blocks)
+    return Recency(0, blocks, table, sets), table
+
+
+def test_the_oldest_come_first_and_only_once():
+    order, _ = recency(9)
+    for touched in ([1, 2, 3], [4, 5], [2, 1], [5]):
+        order.touch(array("I", touched))
+    assert order.in_order().tolist() == [3, 4, 2, 1, 5]
+    order.touch(array("I", [3]))
+    assert order.pop_oldest(2).tolist() == [4, 2]
+    assert order.pop_oldest(9).tolist() == [1, 5]
+    assert order.pop_oldest(9).tolist() == [3]
+    assert order.pop_oldest(9).tolist() == []
+
+
+def test_the_log_stays_short_however_often_blocks_are_used():
+    order, _ = recency(1000)
+    for start in range(0, 100_000, 50):
+        order.touch(array("I", range(start % 1000 + 1, start % 1000 + 51)))
+    assert order.bytes <= 1000 * 4 * 1.25
+    assert order.in_order().tolist() == list(range(1, 1001))
+
+
+def test_the_log_forgets_what_is_no_longer_held():
+    order, table = recency(100)
+    order.touch(array("I", range(1, 101)))
+    table.set_of.all[1:51] = 0
+    assert order.in_order().tolist() == list(range(51, 101))
+
+
+def test_the_most_touches_at_once_keep_their_order_on_a_log_full_of_touches():
+    order, _ = recency(5 * MOST_TOUCHES)
+    ids = list(range(1, 5 * MOST_TOUCHES + 1))
+    for start in range(0, len(ids), 1000):
+        order.touch(array("I", ids[start : start + 1000]))
+    order.in_order()
+    for start in range(0, 40_000, 1000):
+        order.touch(array("I", ids[start : start + 1000]))
+    order.touch(array("I", ids[-MOST_TOUCHES:]))
+    assert order.in_order().tolist() == ids[40_000:-MOST_TOUCHES] + ids[:40_000] + ids[-MOST_TOUCHES:]
