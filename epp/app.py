@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import numpy as np
+import uvloop
 
 from epp import __version__
-from epp.config.build import Built
+from epp.config import Built
 from epp.extproc.dialogue import Dialogue
 from epp.extproc.held import HeldBytes
 from epp.extproc.server import GrpcServer
 from epp.extproc.streams import OpenStreams
-from epp.extproc.tls import Certificates, server_context
+from epp.extproc.tls import CertificateError, Certificates, server_context
+from epp.feeds import FeedError
 from epp.feeds.file import FileFeed
 from epp.feeds.pace import Pace
 from epp.feeds.scrape import Scraper
 from epp.hooks import Hooks
+from epp.obs import logs
 from epp.obs.admin import Admin
 from epp.obs.decisions import Decisions
 from epp.obs.metrics import Metrics, new_registry
@@ -40,6 +44,23 @@ QUIET_S = 2.0
 """The drain ends early when no stream was open for so long: gateways have noticed by then."""
 GRACE_S = 5.0
 """Streams still open after the drain get this long to end."""
+
+
+def serve(options: Options, built: Built) -> int:
+    """Serve until a signal; returns the exit code: 0, or 1 if it could not start."""
+    logs.setup(options.verbosity)
+    for warning in (*options.warnings, *built.warnings, *options.unsupported_by(options.transport)):
+        log.warning(warning)
+    tracer = Tracer.from_environment(options.tracing, os.environ, version=__version__)
+    try:
+        uvloop.run(App(options, built, tracer).serve())
+    except (OSError, FeedError, CertificateError, NotOfferedError) as error:
+        log.error("can't serve: %s", error)
+        return 1
+    finally:
+        if tracer is not None:
+            tracer.close()
+    return 0
 
 
 class NotOfferedError(Exception):
@@ -89,9 +110,10 @@ class App:
             self._metrics.registry, self._decisions, self._built.resolved.yaml, pprof=self._options.enable_pprof
         )
         await self._start(server, admin)
-        running = [scraper.run()] if scraper else []
-        running += [feed.run(), self._refresh_gauges(), self._measure_lag()]
-        parts = asyncio.create_task(_together(running), name="parts")
+        work = {"endpoints file": feed.run(), "gauges": self._refresh_gauges(), "loop lag": self._measure_lag()}
+        if scraper:
+            work["scraping"] = scraper.run()
+        parts = asyncio.create_task(_together(work), name="parts")
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
         await asyncio.wait({parts, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if parts.done():
@@ -203,8 +225,8 @@ class App:
             self._metrics.lagged(max(0.0, time.monotonic() - asleep_at - LAG_EVERY_S))
 
 
-async def _together(work: list[Coroutine[Any, Any, None]]) -> None:
-    """All of it, each as a task with its own name; the first failure ends the others."""
+async def _together(work: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+    """All of it, each as a task by its name; the first failure ends the others."""
     async with asyncio.TaskGroup() as tasks:
-        for one in work:
-            tasks.create_task(one, name=one.__qualname__)
+        for name, one in work.items():
+            tasks.create_task(one, name=name)

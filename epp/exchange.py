@@ -62,8 +62,9 @@ class Exchange:
         """The request ends here; nothing was or stays charged."""
         self._router.observer.refused(self.request, refusal)
         if self.trace is not None:
+            if refusal.decision is not None:
+                self.trace.decided(refusal.decision)
             self.trace.end(status=refusal.status, error=refusal.message)
-        self.trace = None
         self._close_charges()
         self._settled = True
 

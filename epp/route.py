@@ -232,6 +232,8 @@ class Router:
         self._probe(decision)
         headers.update(self._load_question(parsed, decision))
         self.observer.decided(request, decision)
+        if exchange.trace is not None:
+            exchange.trace.decided(decision)
         self._suspend(decision)
         changed = body is not None and parsed.rewritable and request.model != request.incoming_model
         forward = Forward(

@@ -34,11 +34,15 @@ class Observers:
     def configured(self, plugin_types: dict[str, str]) -> None:
         """Another configuration is in force: name of each plug-in → its type."""
         self.metrics.configured(plugin_types)
+        if self._tracer is not None:
+            self._tracer.configured(plugin_types)
         producers = [name for name, kind in plugin_types.items() if kind == "approx-prefix-cache-producer"]
         self._prefix_producer = producers[0] if producers else ""
 
     def started(self, request: Request) -> Trace | None:
-        return None if self._tracer is None else self._tracer.start(request.headers, request.id)
+        return (
+            None if self._tracer is None else self._tracer.start(request.headers, request.id, priority=request.priority)
+        )
 
     def decided(self, request: Request, decision: Decision) -> None:
         since_s = self._now() - request.received_at
@@ -72,7 +76,7 @@ class Observers:
         self.metrics.ended(request, outcome)
 
     def hook_failed(self, plugin: str, error: BaseException) -> None:
-        self.metrics.flawed(plugin, "exception")
+        self.metrics.hook_failed(plugin)
         if self._once(f"hook {plugin}"):
             log.error("plug-in %s failed (told once a minute): %r", plugin, error)
 
