@@ -76,7 +76,7 @@ class Observers:
         self.metrics.ended(request, outcome)
 
     def hook_failed(self, plugin: str, error: BaseException) -> None:
-        self.metrics.hook_failed(plugin)
+        self.metrics.flawed(plugin, "exception")
         if self._once(f"hook {plugin}"):
             log.error("plug-in %s failed (told once a minute): %r", plugin, error)
 
