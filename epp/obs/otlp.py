@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Wire
+from opentelemetry.proto.trace.v1.trace_pb2 import Status as WireStatus
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
@@ -165,8 +166,8 @@ def _wire(span: ReadableSpan) -> Wire:
         attributes=_pairs(span.attributes or {}),
     )
     wire.status.message = span.status.description or ""
-    # Both enumerations are 0 unset, 1 ok, 2 error; the stubs tell them apart.
-    wire.status.code = span.status.status_code.value  # type: ignore[assignment]
+    # Both enumerations are 0 unset, 1 ok, 2 error.
+    wire.status.code = WireStatus.StatusCode.ValueType(span.status.status_code.value)
     return wire
 
 
