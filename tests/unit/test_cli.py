@@ -1,0 +1,138 @@
+"""The command line: which words are commands, what they print where, and how they end."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from epp import __version__
+from epp.cli import main
+from epp.config.yaml import read
+from tests.config_kit import HEAD
+
+Captured = pytest.CaptureFixture[str]
+CONFIG = HEAD + "plugins: [{type: queue-scorer}, {type: kv-cache-scorer}]\n"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG)
+    return str(path)
+
+
+def test_check_prints_the_resolved_file_on_stdout_and_warnings_on_stderr(config: str, capsys: Captured) -> None:
+    assert main(["check", config]) == 0
+    out, err = capsys.readouterr()
+    assert [entry["name"] for entry in read(out).value["plugins"]][:2] == ["queue-scorer", "kv-cache-scorer"]
+    assert (
+        err == "warning: plugins[1].type: kv-cache-scorer is the old name of kv-cache-utilization-scorer; write that\n"
+    )
+
+
+def test_check_reads_standard_input(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(CONFIG.encode())))
+    assert main(["check", "-"]) == 0
+    assert "type: queue-scorer" in capsys.readouterr().out
+
+
+def test_what_check_prints_passes_it_and_comes_out_the_same(config: str, tmp_path: Path, capsys: Captured) -> None:
+    main(["check", config])
+    again = tmp_path / "again.yaml"
+    again.write_text(capsys.readouterr().out)
+    assert main(["check", str(again)]) == 0
+    out, err = capsys.readouterr()
+    assert (read(out).value, err) == (read(again.read_text()).value, "")
+
+
+WRONG = {
+    "no command": (["chekc"], "epp: no command 'chekc'; did you mean check?\n"),
+    "nothing like one": (["zzz"], "epp: no command 'zzz'; see epp --help\n"),
+    "no file": (["check", "/nowhere.yaml"], "epp: /nowhere.yaml: can't be read: No such file or directory\n"),
+    "no argument": (["check"], "epp: the following arguments are required: file; see epp check --help\n"),
+    "an unknown flag": (["check", "x", "--y"], "epp: unrecognized arguments: --y; see epp check --help\n"),
+    "a flag of serve": (["--gprc-port", "1"], "epp: unknown flag --gprc-port; did you mean --grpc-port"),
+    "no such type": (["plugins", "queue-scoer"], "epp: 'queue-scoer' is no plug-in type; did you mean queue-scorer"),
+    "an absent type": (["plugins", "latency-scorer"], "epp: 'latency-scorer' is known upstream but not offered here"),
+    "an idle type": (["plugins", "utilization-detector"], "epp: 'utilization-detector' is accepted in configurations"),
+    "no endpoints": (["explain", "--body", "-"], "epp: no endpoints: give --endpoints FILE, or a configuration"),
+    "no body": (["explain", "--endpoints", "x"], "epp: the following arguments are required: --body"),
+    "nothing to serve": (["serve"], "epp: either --pool-name or --endpoint-selector must be set"),
+    "nothing to serve, by flags": (["", "-v4"], "epp: either --pool-name or --endpoint-selector must be set"),
+    "a bad configuration": (
+        ["--config-text", "kind: EndpointPickerConfig"],
+        "epp: apiVersion: missing; write apiVersion: llm-d.ai/v1alpha1\n",
+    ),
+    "a configuration that is not there": (["--config-file=/nowhere"], "epp: /nowhere: can't be read: No such file"),
+}
+
+
+@pytest.mark.parametrize(("words", "told"), WRONG.values(), ids=list(WRONG))
+def test_what_cannot_be_done_is_one_message_on_stderr_and_ends_with_2(
+    words: list[str], told: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"{}")))
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.startswith(told)) == ("", True), err
+    assert err.count("\n") == 1
+
+
+def test_a_bad_configuration_is_told_with_file_path_and_line(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(HEAD + "plugins:\n- typ: queue-scorer\n")
+    assert main(["check", str(path)]) == 2
+    assert f"epp: {path}: plugins[0].typ (line 4): unknown key; did you mean type?" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_text_is_told(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert main(["check", str(path)]) == 2
+    assert capsys.readouterr().err == f"epp: {path}: is not UTF-8 text\n"
+
+
+def test_experimental_plug_ins_need_the_flag(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(HEAD + "plugins: [{type: session-affinity-scorer}]")
+    assert main(["check", str(path)]) == 2
+    assert main(["check", "--allow-experimental-plugins", str(path)]) == 0
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+def test_help_names_commands_and_flags(word: str, capsys: Captured) -> None:
+    assert main([word]) == 0
+    out = capsys.readouterr().out
+    assert "epp check FILE" in out
+    assert "--config-file" in out
+
+
+def test_help_is_found_among_other_flags(capsys: Captured) -> None:
+    assert main(["--grpc-port", "9002", "--help"]) == 0
+    assert "epp check FILE" in capsys.readouterr().out
+
+
+def test_a_command_has_help_of_its_own(capsys: Captured) -> None:
+    assert main(["explain", "--help"]) == 0
+    assert "Exit code 0 = an endpoint is picked" in capsys.readouterr().out
+
+
+def test_the_version_is_told(capsys: Captured) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"epp {__version__}\n"
+
+
+def test_nothing_reads_grpc_before_its_environment_is_set() -> None:
+    code = "import sys, epp.cli; sys.exit('grpc' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
+    command = f"{sys.executable} -c 'import epp.cli; epp.cli.main([\"plugins\"])' | head -1"
+    ended = subprocess.run(["/bin/sh", "-c", command], check=False, capture_output=True, text=True)
+    assert ended.stdout.count("\n") == 1
+    assert ended.stderr == ""
