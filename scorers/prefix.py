@@ -100,7 +100,7 @@ class PrefixCacheAffinityFilter:
 
     def _sticky(self, rng: np.random.Generator, cached_blocks: Column, prompt_blocks: float) -> Mask | None:
         """Who holds the prompt; None if nothing is to be filtered this time."""
-        if self._threshold <= 0.0 or prompt_blocks <= 0.0 or len(cached_blocks) < 2:
+        if self._threshold <= 0.0 or len(cached_blocks) < 2:
             return None
         if self._exploration and rng.random() < self._exploration:
             return None

@@ -44,10 +44,23 @@ def test_role_filters(role_filter: Any, kept: set[str | None]) -> None:
         ("10.0.0.1:3002", ["10.0.0.1:3000", "10.0.0.1:3002", "10.0.0.2:3002"], [1]),
         ("10.0.0.1:3009", ["10.0.0.1:3000"], []),
         ("10.0.0.3:3004, 10.0.0.2, 10.0.0.3", ["10.0.0.1:3000", "10.0.0.2:3002", "10.0.0.3:3004"], [1, 2]),
+        ("10.0.0.1:3000,10.0.0.1:3002", ["10.0.0.1:3000", "10.0.0.1:3002"], [0]),
+        ("10.0.0.1", ["10.0.0.1:3000", "10.0.0.1:3002"], [1]),
         ("[fd00::1]:3002", ["fd00::1:3002", "fd00::2:3002"], [0]),
         ("fd00::2", ["fd00::1:3002", "fd00::2:3002"], [1]),
     ],
-    ids=["no-header", "unknown", "ip", "ip-port", "wrong-port", "several", "ipv6-port", "ipv6"],
+    ids=[
+        "no-header",
+        "unknown",
+        "ip",
+        "ip-port",
+        "wrong-port",
+        "several",
+        "ip-twice",
+        "ip-of-several",
+        "ipv6-port",
+        "ipv6",
+    ],
 )
 def test_header_based_testing_filter(header: str | None, hosts: list[str], kept: list[int]) -> None:
     records = [

@@ -200,9 +200,10 @@ def length_scores(length: int, *ranges: str | None) -> list[float]:
         (0, ["0-20", "0-10000", "500-1000", None], [0.999022, 0.755, 0.2, 0.5]),
         (9000, ["0-2048", "0-8192"], [0.037726, 0.165929]),
         (50, ["500-2048", "100-1024"], [0.206897, 0.285714]),
+        (5, ["5-5", "6-6"], [1.0, 0.2997]),
         (14999, ["0-15000", "15001-20000"], [0.496014, 0.299401]),
     ],
-    ids=["empty", "too-long", "too-short", "at-the-edge"],
+    ids=["empty", "too-long", "too-short", "one-length", "at-the-edge"],
 )
 def test_context_length_aware_scores(length: int, ranges: list[str | None], expected: list[float]) -> None:
     assert length_scores(length, *ranges) == pytest.approx(expected, abs=1e-6)

@@ -111,8 +111,11 @@ def test_an_engines_cache_bounds_what_is_remembered_of_it() -> None:
     assert producer.statistics().entries <= 4
 
 
-def test_a_block_size_that_one_endpoint_has_not_told_is_that_of_the_others() -> None:
-    assert ApproxPrefixCacheProducer().block_tokens(endpoints(block_tokens=[0, 128, 128])) == 128
+@pytest.mark.parametrize(
+    ("told", "size"), [([0, 128, 96], 128), ([128, 256], 128)], ids=["first-unknown", "first-known"]
+)
+def test_engines_that_differ_in_block_size_share_one(told: list[float], size: int) -> None:
+    assert ApproxPrefixCacheProducer().block_tokens(endpoints(block_tokens=told)) == size
 
 
 def test_a_request_without_a_prompt_has_no_blocks() -> None:

@@ -39,6 +39,11 @@ def test_where_all_are_over_the_limit_all_may_be_kept() -> None:
     assert list(build(UtilizationFilter, conditions=limit, fallbackOnEmpty=True)(BUSY)) == [True, True, True]
 
 
+def test_a_fallback_changes_nothing_where_some_are_kept() -> None:
+    limit = [{"metric": "waiting-queue", "maxValue": 5}]
+    assert list(build(UtilizationFilter, conditions=limit, fallbackOnEmpty=True)(BUSY)) == [True, True, False]
+
+
 @pytest.mark.parametrize(
     ("conditions", "said"),
     [
@@ -139,10 +144,11 @@ def test_an_attribute_filter_compares(operator: str, kept: list[bool]) -> None:
     assert list(chosen(endpoints(attributes={"heat": [4.0, 5.0, 6.0]}))) == kept
 
 
-def test_an_attribute_filter_may_fall_back_to_all() -> None:
-    algorithm = {"type": "threshold", "threshold": {"operator": "LessThan", "value": 0}}
+@pytest.mark.parametrize(("limit", "kept"), [(0, [True, True]), (5, [True, False])], ids=["none-left", "one-left"])
+def test_an_attribute_filter_may_fall_back_to_all(limit: float, kept: list[bool]) -> None:
+    algorithm = {"type": "threshold", "threshold": {"operator": "LessThan", "value": limit}}
     chosen = build(EndpointAttributeFilter, attribute="heat", algorithm=algorithm, fallbackOnEmpty=True)
-    assert list(chosen(endpoints(attributes={"heat": [4.0, 5.0]}))) == [True, True]
+    assert list(chosen(endpoints(attributes={"heat": [4.0, 5.0]}))) == kept
 
 
 @pytest.mark.parametrize(
@@ -190,6 +196,12 @@ def test_changed_adapters_are_seen() -> None:
     assert list(scorer(asked, endpoints(loras=[(["A"], []), ([], [])], max_loras=[1, 1]))) == [1, 0.8]
     assert list(scorer(asked, endpoints(loras=[(["B"], []), (["A"], [])], max_loras=[1, 1]))) == [0, 1]
     assert list(scorer(asked, endpoints())) == []
+
+
+def test_where_everyone_holds_the_prompt_everyone_is_kept() -> None:
+    made, cached = endpoints(inflight_tokens=[0, 1e9]), np.array([8.0, 8.0])
+    kept = PrefixCacheAffinityFilter().filter(made, np.random.default_rng(0), cached, 8.0, None)
+    assert list(kept) == [True, True]
 
 
 def test_exploration_keeps_everyone_as_often_as_configured() -> None:

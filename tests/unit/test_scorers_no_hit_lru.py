@@ -34,9 +34,9 @@ def test_an_endpoint_that_left_comes_back_unused() -> None:
 
 
 def test_only_so_many_uses_are_remembered() -> None:
-    scorer, made = build(NoHitLruScorer, lruSize=2), table("a", "b", "c")
+    scorer, made = build(NoHitLruScorer, lruSize=2), table("a", "b", "c", "d")
     use(scorer, made, "a", "b", "c")
-    assert scores(scorer, made) == [1, 0.5, 0]
+    assert scores(scorer, made) == pytest.approx([1, 1 / 3, 0, 2 / 3])
 
 
 def test_candidates_are_ordered_by_the_whole_memory() -> None:

@@ -8,6 +8,7 @@ import pytest
 from epp import Endpoints, Request
 from epp.settings import PluginError
 from epp.testing import request
+from scorers import session_affinity
 from scorers.session import SessionIdProducer
 from scorers.session_affinity import SessionAffinity
 from tests.scorer_kit import build, decided, table
@@ -61,6 +62,32 @@ def test_a_session_unused_for_its_time_to_live_is_forgotten() -> None:
     assert send(affinity, asked_by("s1"), made, "b", now=9.0) == [0, 1]
     assert send(affinity, asked_by("s1"), made, "b", now=18.0) == [0, 1]
     assert list(affinity.score(asked_by("s1"), made, 28.0)) == [0, 0]
+
+
+def test_sessions_end_each_in_its_own_time() -> None:
+    affinity, made = by_id(evictionTtlSeconds=10), table("a", "b")
+    for session, now in (("s1", 0.0), ("s2", 1.0), ("s1", 9.0)):
+        send(affinity, asked_by(session), made, "b", now)
+    assert list(affinity.score(asked_by("s2"), made, 12.0)) == [0, 0]
+    assert list(affinity.score(asked_by("s1"), made, 12.0)) == [0, 1]
+
+
+def test_of_too_many_sessions_those_used_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_affinity, "MOST_SESSIONS", 2)
+    affinity, made = by_id(), table("a", "b")
+    for session in ("s1", "s2", "s3"):
+        send(affinity, asked_by(session), made, "b")
+    found = [affinity.score(asked_by(session), made, 1.0).any() for session in ("s1", "s2", "s3")]
+    assert found == [False, True, True]
+
+
+def test_an_endpoint_missing_from_one_profile_of_a_request_is_missing() -> None:
+    affinity, made = by_id(), table("a", "b")
+    send(affinity, asked_by("s1"), made, "b")
+    asked = asked_by("s1")
+    affinity.score(asked, table("a", "c"), 0.0)
+    send(affinity, asked, made, "a")
+    assert list(affinity.score(asked_by("s1"), made, 1.0)) == [1, 0]
 
 
 def test_without_a_session_nothing_is_remembered() -> None:

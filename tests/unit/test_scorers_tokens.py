@@ -69,6 +69,19 @@ def test_the_size_of_an_image_is_read_from_its_header(image: str, prefix: str) -
     assert dimensions(prefix + image) == (64, 32)
 
 
+FRAME = bytes.fromhex("ffc0000b08002000400101110000")
+TABLE = bytes.fromhex("ffc4000500ffff")
+
+
+@pytest.mark.parametrize(
+    ("before", "size"),
+    [(b"", (64, 32)), (TABLE, (64, 32)), (b"\xff" * 9, (64, 32)), (b"\xff" * 200, None), (TABLE * 100, None)],
+    ids=["plain", "huffman-table", "fill", "much-fill", "many-segments"],
+)
+def test_a_jpegs_size_is_in_its_frame_header(before: bytes, size: tuple[int, int] | None) -> None:
+    assert dimensions(b64encode(b"\xff\xd8" + before + FRAME).decode()) == size
+
+
 @pytest.mark.parametrize(
     "content",
     [
