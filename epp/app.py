@@ -31,6 +31,7 @@ from epp.obs.admin import Admin
 from epp.obs.decisions import Decisions
 from epp.obs.metrics import Metrics, new_registry
 from epp.obs.observer import Observers
+from epp.obs.otlp import OtlpError
 from epp.obs.traces import Tracer
 from epp.options import Options
 from epp.pool.health import Health
@@ -51,10 +52,11 @@ def serve(options: Options, built: Built) -> int:
     logs.setup(options.verbosity)
     for warning in (*options.warnings, *built.warnings, *options.unsupported_by(options.transport)):
         log.warning(warning)
-    tracer = Tracer.from_environment(options.tracing, os.environ, version=__version__)
+    tracer = None
     try:
+        tracer = Tracer.from_environment(options.tracing, os.environ, version=__version__)
         uvloop.run(App(options, built, tracer).serve())
-    except (OSError, FeedError, CertificateError, NotOfferedError) as error:
+    except (OSError, FeedError, CertificateError, OtlpError, NotOfferedError) as error:
         log.error("can't serve: %s", error)
         return 1
     finally:
@@ -175,7 +177,9 @@ class App:
     async def _start(self, server: GrpcServer, admin: Admin) -> None:
         options = self._options
         # The files are followed even without --enable-cert-reload: a rotated certificate must not end the service.
-        shown = Certificates(options.cert_path, reload=True) if options.secure_serving else None
+        shown = None
+        if options.secure_serving:
+            shown = Certificates(options.cert_path, reload=True, rsa_key=options.needs_rsa)
         ports = await server.start(options.grpc_port, options.grpc_health_port, shown)
         tls = None
         if options.metrics_cert_dir:

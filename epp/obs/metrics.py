@@ -70,7 +70,7 @@ class Metrics:
         """What is running."""
         self._families.cells("info").set((commit, build_ref), 1.0)
 
-    def scheduled(self, decision: Decision, request: Request, *, took_s: float, since_headers_s: float) -> None:
+    def scheduled(self, decision: Decision, request: Request, *, since_headers_s: float) -> None:
         """A request has its endpoint. Exactly one `ended` must follow."""
         flow = self._flow(request)
         self._request_total.add(flow)
@@ -78,7 +78,7 @@ class Metrics:
         if request.model:
             self._running.add(flow)
         self._request_work.observe((), since_headers_s)
-        self._decision_s.observe((), took_s)
+        self._decision_s.observe((), decision.took_s)
         endpoint = decision.picked[0]
         self._attempts.add(("success", flow[1], endpoint.name, endpoint.namespace, str(endpoint.port)))
         self._plugins(decision)

@@ -46,7 +46,7 @@ class Observers:
 
     def decided(self, request: Request, decision: Decision) -> None:
         since_s = self._now() - request.received_at
-        self.metrics.scheduled(decision, request, took_s=decision.took_s, since_headers_s=since_s)
+        self.metrics.scheduled(decision, request, since_headers_s=since_s)
         self.decisions.record(request, decision)
         self._prefix_hit(decision)
         if decision.flaws:
@@ -62,8 +62,11 @@ class Observers:
         if refusal.by in {"body-limit", "held-limit"}:
             self.metrics.body_refused("too-large" if refusal.by == "body-limit" else "too-much-held")
         if self._once(f"refused {refusal.status} {refusal.reason or refusal.by}"):
-            text = "refused with %d: %s (told once a minute)"
-            log.warning(text, refusal.status, refusal.message, extra={"x-request-id": request.id})
+            # Not the message: it may quote what the client sent.
+            text = "refused with %d %s by %s (told once a minute)"
+            log.warning(
+                text, refusal.status, refusal.reason or refusal.code, refusal.by, extra={"x-request-id": request.id}
+            )
 
     def inflight(self, request: Request, endpoint: Endpoint, requests: int, tokens: float) -> None:
         if requests or tokens:

@@ -27,11 +27,11 @@ class Board:
         return {sample.name for metric in self.registry.collect() for sample in metric.samples}
 
     def scheduled(self, request: Request = REQUEST) -> None:
-        self.metrics.scheduled(decision(), request, took_s=0.0003, since_headers_s=0.002)
+        self.metrics.scheduled(decision(), request, since_headers_s=0.002)
 
 
 def decision(*, picked: bool = True) -> Decision:
-    made = Decision("r", "base", 1.0, 3, primary="default")
+    made = Decision("r", "base", 1.0, 3, primary="default", took_s=0.0003)
     made.runs["default"] = Run("default", PODS, picked=PODS[1:2] if picked else ())
     made.spent += [Spent("mine", "scorer", 0.0004), Spent("prefix", "signal", 0.02)]
     made.flaws.append(Flaw("mine", "nan"))
