@@ -21,11 +21,22 @@ import yaml
 
 START_S = 30.0
 EPP = Path(sys.executable).with_name("epp")
+PARSERS = "requestHandler: {parsers: [{pluginRef: %s}]}\n"
+"""Added to a configuration: this parser and no other."""
 CONFIG = """
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:
 - {type: file-discovery, parameters: {path: ENDPOINTS, watchFile: true}}
+- {type: queue-scorer}
+- {type: kv-cache-utilization-scorer}
+- {type: prefix-cache-scorer}
+schedulingProfiles:
+- name: default
+  plugins:
+  - {pluginRef: queue-scorer, weight: 2}
+  - {pluginRef: kv-cache-utilization-scorer, weight: 2}
+  - {pluginRef: prefix-cache-scorer, weight: 3}
 dataLayer:
   discovery: {pluginRef: file-discovery}
 """
@@ -129,7 +140,6 @@ class Picker:
     """The picker under test."""
 
     child: Child
-    command: list[str]
     ports: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -145,7 +155,8 @@ class Picker:
         return sum_of(self.get("/metrics"), name, **labels)
 
     def decisions(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.get("/debug/decisions"))["decisions"]
+        """Newest first."""
+        found: list[dict[str, Any]] = json.loads(self.get("/debug/decisions"))
         return found
 
 
@@ -163,7 +174,15 @@ def picker(
         raise NotStarted(f"no {EPP}; `make .venv/installed` installs the package")
     with child(command, folder / f"picker-{time.monotonic_ns()}.log") as running:
         line = json.loads(running.line(r'^\{.*"msg":"serving".*\}$')[0][0])
-        yield Picker(running, command, {name: line[name] for name in line if name.endswith("_port")})
+        yield Picker(running, {name: line[name] for name in line if name.endswith("_port")})
+        running.kill()  # it keeps nothing; how it ends when told to is a test of its own
+
+
+def chosen(decision: dict[str, Any]) -> str:
+    """host:port of the endpoint a decision picked."""
+    picked = decision["picked"][0]
+    candidates = decision["runs"][0]["candidates"]
+    return str(next(row["address"] for row in candidates if row["endpoint"] == picked))
 
 
 def sum_of(page: str, name: str, **labels: str) -> float:

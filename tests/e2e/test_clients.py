@@ -17,7 +17,7 @@ from . import grpc_engine, upstream
 from .chat import JSON_TYPE, ask, body, completion, events
 from .client import connected, request
 from .conftest import Proxied, Town
-from .processes import CONFIG, endpoints_file, picker, settles
+from .processes import CONFIG, PARSERS, endpoints_file, picker, settles
 from .scripted import SERVICE
 from .test_requests import MODES, troubles
 
@@ -54,7 +54,7 @@ def test_vllms_grpc_is_routed_and_its_tokens_counted(proxied: Proxied, tmp_path:
     async def run() -> tuple[list[str], float]:
         async with grpc_engine.serving() as port:
             endpoints = endpoints_file(tmp_path / "endpoints.yaml", [f"127.0.0.1:{port}"])
-            with picker(tmp_path, endpoints) as chooser:
+            with picker(tmp_path, endpoints, config=CONFIG + PARSERS % "vllmgrpc-parser") as chooser:
                 proxy = proxied(chooser, upstream_http2=True)
                 said = await grpc_engine.call(proxy.port)
                 tokens = await asyncio.to_thread(
@@ -96,10 +96,11 @@ def test_a_rewritten_model_is_named_back_to_the_client(mode: str, town: Town, pr
 def test_the_decision_of_a_response_can_be_looked_up(town: Town, proxied: Proxied, tmp_path: Path) -> None:
     endpoints = endpoints_file(tmp_path / "endpoints.yaml", [engine.address for engine in town.engines])
     with picker(tmp_path, endpoints, "--emit-decision-id") as chooser:
-        reply = ask(proxied(chooser).port, completion("why there", "x-request-id: abc"))
-        key = reply.header("x-epp-decision-id")
-        found = [decision for decision in chooser.decisions() if decision["id"] == key]
-    assert [decision["request_id"] for decision in found] == ["abc"]
+        proxy = proxied(chooser)
+        replies = [ask(proxy.port, completion("why there")) for _ in range(3)]
+        keys = [reply.header("x-epp-decision-id") for reply in replies]
+        found = chooser.decisions()
+    assert [decision["id"] for decision in reversed(found)] == keys
     assert "why there" not in json.dumps(found)
 
 

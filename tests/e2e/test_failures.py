@@ -15,7 +15,7 @@ from .bootstrap import DESTINATION
 from .chat import ask, ask_all, completion, events
 from .conftest import FAST, Proxied, Town
 from .envoy import Envoy
-from .processes import Engine, endpoints_file, picker, settles
+from .processes import Engine, chosen, endpoints_file, picker, settles
 
 NOTICED_S = 1.0
 """From an engine's failure on, requests may meet it for so long."""
@@ -129,14 +129,14 @@ def test_a_picker_told_to_stop_lets_its_streams_end(town: Town, proxied: Proxied
 def test_engines_come_and_go_with_the_endpoints_file(town: Town, proxied: Proxied, tmp_path: Path) -> None:
     one, other = (engine.address for engine in town.engines[:2])
     endpoints = endpoints_file(tmp_path / "endpoints.yaml", [one])
-    with picker(tmp_path, endpoints, "--emit-decision-id") as chooser:
+    with picker(tmp_path, endpoints) as chooser:
         proxy = proxied(chooser)
 
         def destinations() -> set[str]:
             """Where the last ten requests went."""
             replies = ask_all(proxy.port, [completion(f"{time.monotonic()} {n}") for n in range(10)])
             assert {reply.status for reply in replies} == {200}
-            return {decision["picked"][0]["address"] for decision in chooser.decisions()[:10]}
+            return {chosen(decision) for decision in chooser.decisions()[:10]}
 
         assert destinations() == {one}
         endpoints_file(endpoints, [one, other])
