@@ -43,6 +43,8 @@ class Built:
 
 
 NO_OVERRIDES = Overrides()
+READ_BY_PICKER = ("inflight_charge", "cached_blocks")
+"""Signals that the route itself reads: what to charge the ledger, and what `Prefer: if-available` asks."""
 
 
 def load(
@@ -51,11 +53,11 @@ def load(
     catalogue: Catalogue,
     experimental: bool = False,
     overrides: Overrides = NO_OVERRIDES,
-    also: Sequence[str] = ("inflight_charge",),
+    also: Sequence[str] = READ_BY_PICKER,
 ) -> Built:
     """Everything a configuration text stands for; no text = the default. Raises ConfigError.
 
-    `experimental` admits alpha types. `also` names signals that the picker itself reads where somebody provides them.
+    `experimental` admits alpha types. `also` names signals computed wherever somebody provides them.
     """
     document = yaml.read(text or "")
     if document.value is None:

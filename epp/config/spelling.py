@@ -108,9 +108,10 @@ def _entries(config: Raw) -> list[tuple[int, Raw]]:
 
 def _add(config: Raw, entry: Raw) -> bool:
     """Add a plug-in unless there is one of its type; was it added?"""
-    if any(other.get("type") == entry["type"] for _, other in _entries(config)):
+    entries = config.get("plugins") or []
+    if not isinstance(entries, list) or any(other.get("type") == entry["type"] for _, other in _entries(config)):
         return False
-    config["plugins"] = [*(config.get("plugins") or ()), entry]
+    config["plugins"] = [*entries, entry]
     return True
 
 

@@ -28,8 +28,8 @@ def provided(plugin: Plugin) -> Provides:
 class Wires:
     """Which signal answers which reader, as far as signals are used."""
 
-    chosen: dict[tuple[str, str], Plugin] = field(default_factory=dict)
-    """(reader, name it reads) → provider."""
+    chosen: dict[tuple[str, str, str], Plugin] = field(default_factory=dict)
+    """(reader, the place it reads in, name it reads) → provider."""
     order: list[Plugin] = field(default_factory=list)
     """The signals used, each after those it reads."""
     missing: list[tuple[Plugin, str]] = field(default_factory=list)
@@ -45,11 +45,14 @@ class Wires:
         plugin, place = use
         call, keys, fixed = plugin.call(place), [], []
         for name, default in plugin.reads(place).items():
-            provider = self.chosen.get((plugin.name, name))
+            provider = self.chosen.get((plugin.name, place, name))
             given = name in GIVEN or name in GIVEN_ONLY.get(place, ())
             fixed.append(None if given or provider else (default,))
             if given or provider:
                 keys.append(self.key(provider, name) if provider else name)
+        while fixed and fixed[-1]:
+            # The last parameters have their defaults anyway.
+            fixed.pop()
         return Bound(plugin.name, _filled(call, fixed) if any(fixed) else call, tuple(keys))
 
     def measured(self, plugin: Plugin) -> Measured:
@@ -109,8 +112,8 @@ class _Search:
                 self._visit(usual(providers) or providers[0])
         return self._wires
 
-    def _providers(self, name: str, reader: Plugin | None = None) -> list[Plugin]:
-        return [plugin for plugin in self._signals if name in provided(plugin).values and plugin is not reader]
+    def _providers(self, name: str) -> list[Plugin]:
+        return [plugin for plugin in self._signals if name in provided(plugin).values]
 
     def _answer(self, use: Use) -> None:
         plugin, place = use
@@ -118,9 +121,9 @@ class _Search:
         for name, default in plugin.reads(place).items():
             if name in given:
                 continue
-            provider = self._choose(plugin, name)
+            provider = self._choose(use, name)
             if provider is not None:
-                self._wires.chosen[plugin.name, name] = provider
+                self._wires.chosen[plugin.name, place, name] = provider
                 self._visit(provider)
             elif default is Parameter.empty and (plugin, name) not in self._wires.missing:
                 self._wires.missing.append((plugin, name))
@@ -138,8 +141,10 @@ class _Search:
         self._done.add(signal.name)
         self._wires.order.append(signal)
 
-    def _choose(self, reader: Plugin, name: str) -> Plugin | None:
-        providers = self._providers(name, reader)
+    def _choose(self, use: Use, name: str) -> Plugin | None:
+        reader, place = use
+        # A signal may refine another one of the same name, but does not read its own answer.
+        providers = [one for one in self._providers(name) if (one, place) != (reader, "signal")]
         setting, wanted = self._named(reader, name, providers)
         for provider in providers:
             if provider.name == wanted:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from epp.config import Built, ConfigError, load
 from epp.config.defaults import TEXT
@@ -199,3 +203,39 @@ def test_every_type_of_ours_loads_in_a_profile_of_its_own_and_again_as_resolved(
     again = built(first.resolved.yaml(), experimental=True)
     assert again.resolved.value == first.resolved.value
     assert len(again.warnings) == len(first.warnings)
+
+
+ANY = st.sampled_from(
+    [None, True, -1, 1.5, 10**30, "", "x", "1Gi", "queue-scorer", [], [None], [[]], {}, {"": ""}, {"pluginRef": "x"}]
+)
+
+
+def spots(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value in a file."""
+    yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inner:
+        yield from spots(one, (*path, key))
+
+
+def replaced(value: Any, path: tuple[Any, ...], new: object) -> Any:
+    """A copy of `value` with something else at `path`."""
+    if not path:
+        return new
+    copied = value.copy()
+    copied[path[0]] = replaced(value[path[0]], path[1:], new)
+    return copied
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_whatever_stands_in_a_file_it_loads_or_is_refused_in_words(data: st.DataObject) -> None:
+    text = data.draw(st.sampled_from([HELM, OLD_GUIDE, HEAD + PREFILL_DECODE, *(path.read_text() for path in READY)]))
+    value = read(text).value
+    for _ in range(2):
+        value = replaced(value, data.draw(st.sampled_from(list(spots(value)))), data.draw(ANY))
+    try:
+        found = built(msgspec.json.encode(value).decode(), experimental=True)
+    except ConfigError:
+        return
+    assert built(found.resolved.yaml(), experimental=True).resolved.value == found.resolved.value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epp.config import Resolved, load
@@ -81,6 +81,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(TEXT, VALUES, min_size=1, max_size=4))
 def test_what_is_written_is_what_is_read(value: dict[str, Any]) -> None:
     assert read(Resolved(value).yaml()).value == value
