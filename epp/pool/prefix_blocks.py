@@ -27,7 +27,7 @@ NOBODY = 0
 FIRST_BUCKETS = 1024
 SPLIT = 512
 """Buckets split at once: enough for numpy to pay, few enough not to be felt."""
-MOST_GROWTH = 1 << 16
+MOST_GROWTH = 1 << 14
 """Cells that an array grows by at most; growing it moves no content once the allocator maps pages for it."""
 SWEEP = 1024
 """Dead blocks unlinked at once."""

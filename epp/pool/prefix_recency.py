@@ -1,7 +1,7 @@
 """What one endpoint holds, in the order of last use.
 
 A log of block ids, one for each touch. An id counts where it occurs last; earlier occurrences, and blocks that the
-endpoint no longer holds, are dead weight which is cleared out when the log is a quarter longer than it need be. Up to
+endpoint no longer holds, are dead weight, cleared out when the log is full, a quarter longer than it need be. Up to
 `_settled` the log has been cleared out: each id occurs there once. So a touch costs one append, the order is exact,
 and an entry costs 4 to 5 bytes.
 """
@@ -16,15 +16,28 @@ from epp.pool.prefix_blocks import BlockTable, Ids
 from epp.pool.prefix_sets import EndpointSets
 
 UNTOUCHED = 0xFFFF
+"""Of the 16-bit scratch cells; lower values are places among the touches since the log was cleared out."""
 MOST_TOUCHES = 0x8000
-"""Touches at once, and since the log was cleared out; their places must fit the 16-bit scratch cells, twice."""
+"""Touches at once."""
 LEAST_SLACK = 64
 
 
 class Recency:
     """The blocks of one endpoint. `held` counts them and is kept by the index, which knows the sets."""
 
-    __slots__ = ("_blocks", "_head", "_limit", "_log", "_sets", "_settled", "capacity", "held", "slot")
+    __slots__ = (
+        "_at",
+        "_blocks",
+        "_head",
+        "_limit",
+        "_log",
+        "_sets",
+        "_settled",
+        "_tail",
+        "capacity",
+        "held",
+        "slot",
+    )
 
     def __init__(self, slot: int, capacity: int, blocks: BlockTable, sets: EndpointSets) -> None:
         self.slot = slot
@@ -32,50 +45,58 @@ class Recency:
         self.held = 0
         self._blocks = blocks
         self._sets = sets
-        self._log = array("I")
-        self._head = 0
-        self._settled = 0
-        self._limit = LEAST_SLACK
+        self._log: Ids = np.empty(0, np.uint32)
+        self._at = self._log.data
+        self._head = self._settled = self._tail = self._limit = 0
 
     @property
     def bytes(self) -> int:
-        return len(self._log) * self._log.itemsize
+        return self._log.nbytes
 
     def touch(self, ids: array[int]) -> None:
         """Note that these blocks were used, the last of them most recently. At most MOST_TOUCHES."""
-        self._log.extend(ids)
-        if len(self._log) > self._limit:
-            self._clear_out()
+        if self._tail + len(ids) > self._limit:
+            self._clear_out(len(ids))
+        tail = self._tail + len(ids)
+        self._at[self._tail : tail] = ids
+        self._tail = tail
 
-    def _clear_out(self) -> None:
-        log, mark = np.frombuffer(self._log, np.uint32), self._blocks.mark.all
-        settled, recent = log[self._head : self._settled], log[self._settled :]
+    def _clear_out(self, room: int) -> None:
+        """Keep what counts, and room for so many touches at least."""
+        mark = self._blocks.mark.all
+        settled, recent = self._log[self._head : self._settled], self._log[self._settled : self._tail]
         places = np.arange(len(recent), dtype=np.uint16)
         mark[settled] = UNTOUCHED
         mark[recent] = places  # of an id that occurs twice, the last place stays
         kept = np.concatenate((settled[mark[settled] == UNTOUCHED], recent[mark[recent] == places]))
-        kept = kept[self._sets.with_member(self._blocks.set_of.all[kept], self.slot)]
-        self._log = array("I", kept.tobytes())
+        self._settle(kept[self._sets.with_member(self._blocks.set_of.all[kept], self.slot)], room)
+
+    def _settle(self, kept: Ids, room: int) -> None:
+        slack = max(len(kept) >> 2, LEAST_SLACK)
+        if not max(slack >> 1, room) <= len(self._log) - len(kept) <= 4 * slack + room:
+            self._log = np.empty(len(kept) + max(slack, room), np.uint32)
+            self._at = self._log.data
+        self._log[: len(kept)] = kept
         self._head = 0
-        self._settled = len(kept)
-        self._limit = len(kept) + min(max(len(kept) >> 2, LEAST_SLACK), MOST_TOUCHES - 1)
+        self._settled = self._tail = len(kept)
+        self._limit = min(len(self._log), len(kept) + UNTOUCHED)
 
     def pop_oldest(self, blocks: int) -> Ids:
         """Take up to so many blocks from the old end of the log; some of them may no longer be held.
 
-        Empty only if nothing is held; else call again for more.
+        Fewer, even none, may come while more are held: call again.
         """
         if self._head == self._settled:
-            self._clear_out()
-        log, mark = np.frombuffer(self._log, np.uint32), self._blocks.mark.all
-        front = log[self._head : min(self._head + blocks + (blocks >> 1) + LEAST_SLACK, self._settled)]
+            self._clear_out(0)
+        mark = self._blocks.mark.all
+        front = self._log[self._head : min(self._head + blocks + (blocks >> 1) + LEAST_SLACK, self._settled)]
         mark[front] = UNTOUCHED
-        mark[log[self._settled :]] = 0
+        mark[self._log[self._settled : self._tail]] = 0
         idle = np.flatnonzero(mark[front] == UNTOUCHED)[:blocks]
         self._head += int(idle[-1]) + 1 if len(idle) else len(front)
         return front[idle]
 
     def in_order(self) -> Ids:
-        """The blocks held, least recently used first; a copy."""
-        self._clear_out()
-        return np.array(self._log, np.uint32)
+        """The blocks held, least recently used first; good until the next touch."""
+        self._clear_out(0)
+        return self._log[: self._tail]

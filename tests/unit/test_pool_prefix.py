@@ -235,18 +235,18 @@ def test_sets_that_cost_too_much_for_what_they_say_are_not_made():
     assert matched(index, blocks(len(trios) - 1), *trios[-1]) == [0, 0, 1]
 
 
-def test_long_churn_leaves_neither_garbage_nor_longer_chains():
+def test_long_churn_leaves_no_garbage():
     index = PrefixIndex()
     index.set_capacity(A, 1000)
     index.set_capacity(B, 1000)
-    for start in range(0, 300_000, 30):
+    for start in range(0, 90_000, 30):
         index.add(prompt(start, 30), A if start % 60 else B)
         index.add(prompt(start % 4000, 30), A)
     totals = index.totals
     assert totals.entries <= 2000
     assert totals.blocks <= 2000
     assert totals.bytes < 80 * 2000
-    assert index.totals.evictions > 290_000
+    assert index.totals.evictions > 85_000
 
 
 def test_what_nothing_refers_to_is_forgotten():
