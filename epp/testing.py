@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -76,7 +77,7 @@ def _attribute(values: Sequence[float | None]) -> tuple[Column, Any]:
 
 def check_scorer(scorer: Callable[..., Any], **settings: Any) -> None:
     """Raise PluginError if `scorer` breaks the contract on 0, 1 or 5 made-up endpoints. For an author's own tests."""
-    instance = scorer(**settings) if inspect.isclass(scorer) else scorer
+    instance = scorer(**settings) if inspect.isclass(scorer) else functools.partial(scorer, **settings)
     name = getattr(scorer, "__name__", "scorer")
     kind = PluginType(name, ("scorer",), scorer, (), name)
     check(Plugin(name, kind, instance, settings), {})

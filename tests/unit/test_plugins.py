@@ -211,8 +211,14 @@ def test_an_author_can_check_a_scorer_alone() -> None:
     def too_high(endpoints: Endpoints) -> Scores:
         return endpoints.waiting
 
+    def settled(endpoints: Endpoints, *, most: float) -> Scores:
+        return np.minimum(endpoints.waiting, most)
+
     with pytest.raises(PluginError, match="too_high"):
         testing.check_scorer(too_high)
+    testing.check_scorer(settled, most=1.0)
+    with pytest.raises(PluginError, match="settled"):
+        testing.check_scorer(settled, most=2.0)
 
 
 def test_made_up_endpoints_have_as_many_rows_as_the_longest_argument() -> None:
