@@ -21,6 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[missing_key] = Counter()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     wanted = [package for marker in item.iter_markers("needs_debian") for package in marker.args]
     missing = [package for package in wanted if not shutil.which(_command(package))]
