@@ -12,7 +12,7 @@ from sim.bodies import Message, StreamOptions, conversation, decode, json_text, 
 _DONE = b"data: [DONE]\n\n"
 
 
-class _Common(msgspec.Struct):
+class _Asked(msgspec.Struct):
     model: str = ""
     max_tokens: int | None = None
     stream: bool | None = None
@@ -21,16 +21,16 @@ class _Common(msgspec.Struct):
     ignore_eos: bool | None = None
 
 
-class _Completion(_Common):
+class _Completion(_Asked):
     prompt: str | list[str | int | list[int]] = ""
 
 
-class _Chat(_Common):
+class _Chat(_Asked):
     messages: list[Message] = []
     max_completion_tokens: int | None = None
 
 
-def _ask(body: _Common, prompts: tuple[bytes, ...], said: tuple[str, ...], max_tokens: int | None) -> Ask:
+def _ask(body: _Asked, prompts: tuple[bytes, ...], said: tuple[str, ...], max_tokens: int | None) -> Ask:
     options = body.stream_options
     return Ask(
         body.model,

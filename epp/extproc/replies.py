@@ -55,10 +55,10 @@ def routed_headers(forward: Forward, body_bytes: int) -> ProcessingResponse:
 
 def routed_body(forward: Forward, body_bytes: int) -> ProcessingResponse:
     """The answer to a buffered body that sends the request to its endpoint."""
-    common = _routing(forward, body_bytes)
+    routing = _routing(forward, body_bytes)
     if forward.body is not None:
-        common.body_mutation.body = forward.body
-    answer = ProcessingResponse(request_body=BodyResponse(response=common))
+        routing.body_mutation.body = forward.body
+    answer = ProcessingResponse(request_body=BodyResponse(response=routing))
     add_metadata(answer, _destination_metadata(forward))
     return answer
 
@@ -118,10 +118,10 @@ def untouched(kind: Literal["request_headers", "request_body", "response_body"])
 
 def replaced_body(body: bytes, *, fixed: bool) -> ProcessingResponse:
     """Another body for a buffered or streamed response; `fixed` where its length is announced in a header."""
-    common = CommonResponse(body_mutation=BodyMutation(body=body))
+    changed = CommonResponse(body_mutation=BodyMutation(body=body))
     if fixed:
-        common.header_mutation.set_headers.append(_option("content-length", str(len(body))))
-    return ProcessingResponse(response_body=BodyResponse(response=common))
+        changed.header_mutation.set_headers.append(_option("content-length", str(len(body))))
+    return ProcessingResponse(response_body=BodyResponse(response=routing))
 
 
 def response_headers(set_headers: Mapping[str, str], remove: Iterable[str], metadata: Metadata) -> ProcessingResponse:
