@@ -121,7 +121,7 @@ def replaced_body(body: bytes, *, fixed: bool) -> ProcessingResponse:
     changed = CommonResponse(body_mutation=BodyMutation(body=body))
     if fixed:
         changed.header_mutation.set_headers.append(_option("content-length", str(len(body))))
-    return ProcessingResponse(response_body=BodyResponse(response=routing))
+    return ProcessingResponse(response_body=BodyResponse(response=changed))
 
 
 def response_headers(set_headers: Mapping[str, str], remove: Iterable[str], metadata: Metadata) -> ProcessingResponse:

@@ -218,3 +218,21 @@ def test_an_unknown_body_mode_is_named() -> None:
 def drive_all(name: str) -> list[ProcessingResponse]:
     stream = Stream(held())
     return [answer for message in envoys(case(name)) for answer in drive(stream, message)]
+
+
+@pytest.mark.parametrize(("name", "fixed"), [("1.40.0-buffered", True), ("1.40.0-streamed", False)])
+def test_a_changed_response_outside_of_full_duplex_announces_its_length_where_it_has_one(
+    name: str, fixed: bool
+) -> None:
+    stream = Stream(held())
+    for message in envoys(case(name)):
+        event, _ = stream.receive(message)
+        match event:
+            case Pick(bodiless=bodiless):
+                stream.forwarded(Forward(FORWARD, bodiless=bodiless))
+            case Piece():
+                [answer] = stream.piece_seen(event, b"changed", {})
+                break
+    response = answer.response_body.response
+    lengths = [o.header.raw_value for o in response.header_mutation.set_headers if o.header.key == "content-length"]
+    assert (response.body_mutation.body, lengths) == (b"changed", [b"7"] if fixed else [])
