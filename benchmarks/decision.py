@@ -25,7 +25,8 @@ from epp.obs.observer import Observers
 from epp.plugins import Catalogue
 from epp.pool.health import Health
 from epp.pool.table import Pool
-from epp.route import Forward, Habits, Router, Rules
+from epp.route import Router
+from epp.rules import Forward, Habits, Rules
 from epp.types import Change, Endpoint, Reading
 
 ENDPOINTS = (10, 100, 1000)

@@ -30,14 +30,15 @@ from epp.obs import logs
 from epp.obs.admin import Admin
 from epp.obs.decisions import Decisions
 from epp.obs.metrics import Metrics, new_registry
-from epp.obs.observer import Observers
+from epp.obs.observer import PREFIX_PRODUCER, Observers
 from epp.obs.otlp import OtlpError
 from epp.obs.traces import Tracer
 from epp.options import Options
 from epp.pool.health import Health
 from epp.pool.table import Pool
 from epp.readings import Membership, PoolReadings
-from epp.route import Habits, Router, Rules
+from epp.route import Router
+from epp.rules import Habits, Rules
 
 log = logging.getLogger("epp")
 LAG_EVERY_S = 1.0
@@ -217,9 +218,8 @@ class App:
             self._metrics.suspended(self._router.suspensions.names(now))
             self._metrics.held(self._held.held)
             for plugin in self._built.setup.plugins.values():
-                statistics = getattr(plugin.instance, "statistics", None)
-                if statistics is not None:
-                    self._metrics.prefix_index(plugin.name, statistics().entries)
+                if plugin.type.type == PREFIX_PRODUCER:
+                    self._metrics.prefix_index(plugin.name, plugin.instance.statistics().entries)
             await asyncio.sleep(self._options.refresh_prometheus_metrics_interval)
 
     async def _measure_lag(self) -> None:

@@ -24,7 +24,8 @@ from epp.obs.explain import explain
 from epp.observe import Trace
 from epp.pool.health import Health
 from epp.pool.table import Pool
-from epp.route import Habits, Router, Rules
+from epp.route import Router
+from epp.rules import Habits, Rules
 from epp.types import Change, Decision, Endpoint, Outcome, Reading, Refused, Request, Spent
 
 SCRAPE_LIMIT_S = 5.0

@@ -59,14 +59,16 @@ class Exchange:
             self.decision.forget()
 
     def refuse(self, refusal: Refused) -> None:
-        """The request ends here; nothing was or stays charged."""
+        """The request ends here; nothing was or stays charged. Further calls do nothing."""
+        if self._settled:
+            return
+        self._settled = True
         self._router.observer.refused(self.request, refusal)
         if self.trace is not None:
             if refusal.decision is not None:
                 self.trace.decided(refusal.decision)
             self.trace.end(status=refusal.status, error=refusal.message)
         self._close_charges()
-        self._settled = True
 
     def head(self, headers: Headers, metadata: Metadata, end: bool) -> tuple[dict[str, str], tuple[str, ...]]:
         """The response's headers are here; returns headers to set and to remove."""

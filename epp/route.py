@@ -8,21 +8,20 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from epp import headers as names
 from epp.bodies.parsed import Parsed, Parser
-from epp.bodies.registry import Parsers, request_path
+from epp.bodies.registry import request_path
 from epp.bodies.rewrite import set_model
 from epp.exchange import Exchange
 from epp.headers import Headers, Metadata
-from epp.hooks import Hooks
 from epp.observe import Observer
 from epp.pool.health import Health
 from epp.pool.table import Pool
-from epp.profiles import Given, Setup, Slow, Wait, any_endpoint, decide
+from epp.profiles import Given, Slow, Wait, any_endpoint, decide
+from epp.rules import Forward, Habits, Rules
 from epp.suspension import Suspensions
 from epp.types import Decision, Refused, Request
 
@@ -30,43 +29,6 @@ LOAD_REPORT_S = 1.0
 """An endpoint is asked for its load in a response header at most this often."""
 SPARED_PROMPT_BYTES = 4
 """Bytes of a body that count as a token where no plug-in counts tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """Where a request goes and what is changed about it."""
-
-    destination: str
-    """`ip:port`, or several joined with commas where the picker returned several."""
-    set_headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = None
-    """What the engine gets instead of the body received; None = the same bytes."""
-    metadata: Metadata = field(default_factory=dict)
-    """Dynamic metadata besides the destination, by namespace."""
-    bodiless: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rules:
-    """What a configuration makes of requests; a reload swaps it as a whole."""
-
-    setup: Setup
-    parsers: Parsers
-    hooks: Hooks
-    columns: frozenset[str] = frozenset()
-    """Keys of signals that are columns (setup.columns, computed once)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Habits:
-    """Flags that touch every request."""
-
-    decision_timeout_s: float = 30.0
-    """From the request's last byte to its answer."""
-    load_report: bool = False
-    emit_decision_id: bool = False
-    emit_scores: bool = False
-    subset_filter: bool = True
 
 
 class Router:
@@ -278,6 +240,8 @@ class Router:
         key = decision.picked[0].key
         if decision.decided_at - self._asked_load.get(key, -LOAD_REPORT_S) < LOAD_REPORT_S:
             return {}
+        if len(self._asked_load) > 2 * len(self.pool):
+            self._asked_load.clear()
         self._asked_load[key] = decision.decided_at
         return {names.LOAD_FORMAT: "JSON"}
 

@@ -13,12 +13,13 @@ from google.protobuf.message import DecodeError
 from epp.exchange import Exchange
 from epp.extproc.held import HeldBytes
 from epp.extproc.stream import Answers, End, Event, Head, Pick, Piece, ProtocolError, State, Stream
-from epp.route import Forward, Router
+from epp.route import Router
+from epp.rules import Forward
 from epp.types import Refused
 
 
 class Dialogue:
-    """Feed it each message with `receive`, send what that returns, `close` it when the stream is over."""
+    """Feed it each message with `receive`, write what that returns, say `sent`; `close` it when the stream is over."""
 
     __slots__ = ("_exchange", "_router", "_stream")
 
@@ -45,6 +46,10 @@ class Dialogue:
             return _wire(self._response(self._exchange, event))
         except Refused as refusal:
             return _wire(self._refuse(refusal))
+
+    def sent(self) -> None:
+        """What `receive` returned has been written: bytes held for it are given back."""
+        self._stream.sent()
 
     @property
     def over(self) -> bool:

@@ -21,7 +21,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
 from epp.headers import CONTROL, DESTINATION, DROPPED_REASON, Metadata
-from epp.route import Forward
+from epp.rules import Forward
 from epp.types import Refused
 
 CHUNK_BYTES = 62_000

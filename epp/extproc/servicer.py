@@ -74,3 +74,4 @@ async def _talk(dialogue: Dialogue, context: grpc.aio.ServicerContext[bytes, byt
         replies = dialogue.receive(message)
         for reply in replies if isinstance(replies, list) else await replies:
             await context.write(reply)
+        dialogue.sent()

@@ -26,7 +26,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, 
 from epp.extproc import replies
 from epp.extproc.held import HeldBytes
 from epp.headers import Headers, Metadata
-from epp.route import Forward
+from epp.rules import Forward
 from epp.types import Refused
 
 NONE = ProcessingMode.NONE
@@ -132,9 +132,8 @@ class Stream:
 
     def forwarded(self, forward: Forward) -> Answers:
         """The answers that send the request on its way."""
-        body, self._body = self._take_body(), []
-        sent = body if forward.body is None else forward.body
-        self._release()
+        sent = self._take_body() if forward.body is None else forward.body
+        self._body = []
         self._headers, self._metadata = {}, {}
         self.state = State.FORWARDED
         if self._request_mode in {BUFFERED, BUFFERED_PARTIAL} and not forward.bodiless:
@@ -177,6 +176,11 @@ class Stream:
         if metadata:
             replies.add_metadata(answers[-1], metadata)
         return answers
+
+    def sent(self) -> None:
+        """The answers are with Envoy: a request on its way holds nothing any more."""
+        if self._bytes and self.state in {State.FORWARDED, State.RESPONSE}:
+            self._release()
 
     def close(self) -> None:
         """Give back what is held. Further calls do nothing."""
@@ -275,7 +279,6 @@ class Stream:
 
 _DEAF = (State.DONE, State.WATCHING)
 Action = Callable[[Stream, ProcessingRequest], tuple[Event, Answers]]
-
 TABLE: dict[tuple[State, str | None], Action] = {
     (State.START, "request_headers"): Stream._on_request_headers,
     (State.START, "response_headers"): Stream._on_response_headers,

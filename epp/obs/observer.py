@@ -14,6 +14,7 @@ from epp.types import Decision, Endpoint, Outcome, Refused, Request, Spent
 
 log = logging.getLogger("epp.requests")
 PRODUCER = "inflight-load-producer"
+PREFIX_PRODUCER = "approx-prefix-cache-producer"
 DEBUG = 4
 
 
@@ -36,7 +37,7 @@ class Observers:
         self.metrics.configured(plugin_types)
         if self._tracer is not None:
             self._tracer.configured(plugin_types)
-        producers = [name for name, kind in plugin_types.items() if kind == "approx-prefix-cache-producer"]
+        producers = [name for name, kind in plugin_types.items() if kind == PREFIX_PRODUCER]
         self._prefix_producer = producers[0] if producers else ""
 
     def started(self, request: Request) -> Trace | None:

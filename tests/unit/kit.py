@@ -24,7 +24,8 @@ from epp.plugins import Plugin, PluginType
 from epp.pool.health import Health
 from epp.pool.table import Pool
 from epp.profiles import Setup, single_profile_handler
-from epp.route import Habits, Router, Rules
+from epp.route import Router
+from epp.rules import Habits, Rules
 from epp.scheduler import Bound, Profile
 from epp.types import Change, Decision, Endpoint, Outcome, Refused, Request, Spent
 
@@ -142,6 +143,7 @@ class World:
 def said(dialogue: Dialogue, message: ProcessingRequest) -> list[ProcessingResponse]:
     replies = dialogue.receive(message.SerializeToString())
     assert isinstance(replies, list)
+    dialogue.sent()
     return [ProcessingResponse.FromString(wire) for wire in replies]
 
 

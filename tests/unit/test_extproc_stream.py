@@ -13,7 +13,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, 
 from epp.extproc.held import HeldBytes
 from epp.extproc.stream import TABLE, End, Head, Pick, Piece, ProtocolError, State, Stream
 from epp.headers import CONTROL, DESTINATION
-from epp.route import Forward
+from epp.rules import Forward
 from epp.types import Refused
 
 TRANSCRIPTS = sorted((Path(__file__).parent.parent / "transcripts").glob("*.json"))

@@ -131,6 +131,7 @@ def test_a_wrong_body_is_400_with_the_reason(body: object, expected: tuple[int, 
     status, text = refusal(answers)
     assert (status, text[: len(expected[1])]) == expected
     assert world.held.held == 0
+    assert world.notes.all("refused") == [400]
 
 
 def test_an_unknown_path_is_400_when_no_parser_takes_everything() -> None:
@@ -226,6 +227,26 @@ def test_whatever_ends_a_stream_everything_is_given_back_once(cut: int, cause: s
     assert (world.pool.ledger.requests, world.notes.inflight_requests, world.held.held) == (0, 0, 0)
     assert world.pool.snapshot(0.0).inflight_tokens.tolist() == [0]
     assert len(world.notes.all("ended")) == (1 if cut >= 4 else 0)
+
+
+def test_a_body_is_held_until_its_answer_is_written() -> None:
+    world = World()
+    dialogue = world.dialogue()
+    said(dialogue, request_headers())
+    raw = json.dumps(PROMPT).encode()
+    assert dialogue.receive(request_body(raw).SerializeToString())
+    assert world.held.held == len(raw)
+    dialogue.sent()
+    assert world.held.held == 0
+
+
+def test_a_body_over_the_limit_is_refused_once_with_413() -> None:
+    world = World()
+    dialogue = world.dialogue()
+    said(dialogue, request_headers())
+    answers = said(dialogue, request_body(b"x" * (1 << 20), end=False)) + said(dialogue, request_body(b"x"))
+    assert refusal(answers)[0] == 413
+    assert (world.held.held, world.notes.all("refused"), dialogue.over) == (0, [413], True)
 
 
 def test_a_streamed_response_tells_its_usage_and_first_token_time() -> None:
