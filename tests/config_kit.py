@@ -62,6 +62,16 @@ def barometer(request: Request) -> str:
     return "rain"
 
 
+@signal({"weather": "fog"}, by_default=True)
+class Antique:
+    """What told the weather before barometer."""
+
+    deprecated = "use barometer"
+
+    def __call__(self, request: Request) -> str:
+        return "snow"
+
+
 @signal({"mood": "calm"})
 def moody(request: Request) -> str:
     """Tells the mood; never added by itself."""
@@ -168,6 +178,7 @@ PLUGINS = {
     "door-screener": ("screener", "allow_all"),
     "doorman": ("admitter", "doorman"),
     "thermometer": ("signal", "Thermometer"),
+    "antique": ("signal", "Antique"),
     "barometer": ("signal", "barometer"),
     "moody": ("signal", "moody"),
     "hen": ("signal", "hen"),

@@ -88,7 +88,7 @@ def _build(config: Config, roster: Roster, overrides: Overrides, also: Sequence[
     return Built(
         setup=_setup(roster, profiles, decides, wires),
         parsers=parsers,
-        hooks=tuple(plugin for plugin in roster.plugins.values() if any(plugin.hook(name) for name in HOOKS[:1])),
+        hooks=tuple(plugin for plugin in roster.plugins.values() if any(plugin.hook(name) for name in HOOKS)),
         metrics=scraping,
         discovery=files(sources, roster),
         warnings=(*warnings, *roster.warnings, *parsers.warnings),

@@ -72,12 +72,10 @@ def _filled(call: Callable[..., Any], fixed: Sequence[tuple[Any] | None]) -> Cal
 
 def usual(providers: Sequence[Plugin]) -> Plugin | None:
     """The provider whose readers need not name it: the default one under its own name, else the only one."""
-    named = [p for p in providers if provided(p).by_default and p.name == p.type.type]
-    by_default = [p for p in providers if provided(p).by_default]
-    for found in (named[:1], providers, by_default):
-        if len(found) == 1:
-            return found[0]
-    return None
+    named = [plugin for plugin in providers if provided(plugin).by_default and plugin.name == plugin.type.type]
+    if named:
+        return named[0]
+    return providers[0] if len(providers) == 1 else None
 
 
 def wire(roster: Roster, uses: Sequence[Use], also: Sequence[str]) -> Wires:

@@ -26,13 +26,21 @@ def test_without_profiles_every_filter_scorer_and_picker_is_in_one() -> None:
 
 
 def test_filters_and_scorers_keep_the_order_of_the_profile() -> None:
-    built = made("""
-        plugins: [{type: even}, {type: both}, {type: allow-all}]
+    built = made(
+        """
+        plugins: [{type: even}, {type: both}, {type: allow-all}, {type: bold}]
         schedulingProfiles:
         - name: p
-          plugins: [{pluginRef: both, weight: 3}, {pluginRef: allow-all}, {pluginRef: even}]
-        """)
-    assert shape(built) == {"p": (["both", "allow-all"], [("both", 3.0), ("even", 1.0)], "max-score-picker")}
+          plugins:
+          - {pluginRef: both, weight: 3}
+          - {pluginRef: allow-all}
+          - {pluginRef: even}
+          - {pluginRef: bold, weight: 0}
+        """,
+        experimental=True,
+    )
+    scorers = [("both", 3.0), ("even", 1.0), ("bold", 0.0)]
+    assert shape(built) == {"p": (["both", "allow-all"], scorers, "max-score-picker")}
 
 
 def test_a_picker_of_the_file_is_the_fallback() -> None:

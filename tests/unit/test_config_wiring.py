@@ -9,7 +9,7 @@ from epp import Decision
 from epp.config import Built, ConfigError
 from epp.profiles import Given, decide
 from epp.testing import endpoints, request
-from tests.config_kit import made
+from tests.config_kit import made, perhaps_by_heat
 
 
 def decided(built: Built) -> Decision:
@@ -61,6 +61,12 @@ def test_a_renamed_default_provider_is_used_where_it_is_the_only_one() -> None:
     assert votes(built) == {"by-heat": [0.0, 0.0]}
 
 
+def test_a_provider_that_is_no_default_is_used_where_it_is_the_only_one() -> None:
+    assert votes(made("plugins: [{type: perhaps-by-heat}, {type: thermometer}, {type: moody}]")) == {
+        "perhaps-by-heat": [0.0, 0.0]
+    }
+
+
 def test_to_name_the_default_provider_is_to_name_none_where_it_goes_by_another_name() -> None:
     built = made("""
         plugins:
@@ -102,6 +108,8 @@ def test_a_reader_does_without_what_nobody_provides() -> None:
     built = made("plugins: [{type: perhaps-by-heat}]")
     assert signals(built) == []
     assert votes(built) == {"perhaps-by-heat": [0.0, 0.0]}
+    bound = built.setup.profiles["default"].scorers[0][0]
+    assert (bound.call, bound.keys) == (perhaps_by_heat, ("endpoints",))
 
 
 def test_a_reader_gets_what_it_could_do_without_where_somebody_provides_it() -> None:
