@@ -88,17 +88,19 @@ class Upstream:
             await self._misbehave(path, reader, writer)
 
     async def _misbehave(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """/sse is well; /hang, /hang-mid wait for ever; /close, /die, /die-early break off."""
-        if path in {"/sse", "/hang-mid", "/die", "/die-early"}:
+        """/sse is well, /late after a while; /hang, /hang-mid wait for ever; /close, /die, /die-early break off."""
+        if path == "/late":
+            await asyncio.sleep(0.5)
+        if path in {"/sse", "/late", "/hang-mid", "/die", "/die-early"}:
             writer.write(SSE + _chunk(EVENTS[0]))
             await writer.drain()
         if path.startswith("/hang"):
             self.hung.set()
             await reader.read()
             self.cut.set()
-        if path in {"/die", "/sse"}:
+        if path in {"/die", "/sse", "/late"}:
             await asyncio.sleep(0.1)  # so that Envoy passes the first piece on by itself
-        if path != "/sse":
+        if path not in {"/sse", "/late"}:
             raise Closed
         for event in EVENTS[1:]:
             writer.write(_chunk(event))
