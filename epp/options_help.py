@@ -7,7 +7,7 @@ import inspect
 from itertools import pairwise
 
 from epp.options import Flag, Options, flags
-from epp.options_values import DURATION_UNITS_S
+from epp.units import DURATION_UNITS_S
 
 INDENT = " " * 6
 HEAD = "epp [flags]   picks an endpoint for each inference request that Envoy asks about (ext_proc)"

@@ -10,7 +10,7 @@ import msgspec.inspect as types
 
 from epp.config.errors import ConfigError, choices
 from epp.config.schema import Amount, Config, Seconds
-from epp.options_values import duration, quantity
+from epp.units import duration, quantity
 
 AT = " - at `$"
 WORDS = {

@@ -7,11 +7,11 @@ idle one every two, a failing one ever more rarely, and all of them together wit
 from __future__ import annotations
 
 import heapq
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from epp.feeds import FeedError
+from epp.units import duration
 
 SHORTEST_S = 0.05
 """Upstream's floor for the scrape interval."""
@@ -24,16 +24,15 @@ FIRST_COST_S = 0.0004
 COST_WEIGHT = 1 / 32
 """Weight of the newest scrape in the running mean of the cost."""
 
-_DURATION = re.compile(r"(?:(\d+(?:\.\d*)?|\.\d+)(h|ms|us|µs|ns|m|s))")
-_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-
 
 def seconds(text: str) -> float:
-    """A duration as Go writes it: 500ms, 2s, 1m30s."""
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise FeedError(f"{text!r} is no duration; write a number with its unit (h, m, s, ms), such as 500ms or 2s")
-    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    """A duration as Go writes it: 500ms, 2s, 1m30s. Raises FeedError."""
+    try:
+        return duration(text)
+    except ValueError:
+        raise FeedError(
+            f"{text!r} is no duration; write a number with its unit (h, m, s, ms), such as 500ms or 2s"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp import options_values as of
+from epp import units
 from epp.options import parse
 from epp.options_argv import OptionsError
 
@@ -23,7 +24,7 @@ from epp.options_argv import OptionsError
     ],
 )
 def test_go_durations(text: str, seconds: float) -> None:
-    assert of.duration(text) == pytest.approx(seconds)
+    assert units.duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -46,12 +47,12 @@ def test_go_durations(text: str, seconds: float) -> None:
     ],
 )
 def test_kubernetes_quantities(text: str, size: int) -> None:
-    assert of.quantity(text) == size
+    assert units.quantity(text) == size
 
 
 @given(st.integers(0, 2**40), st.sampled_from(["", "Ki", "Mi"]))
 def test_a_quantity_is_its_number_times_its_unit(number: int, unit: str) -> None:
-    assert of.quantity(f"{number}{unit}") == number * {"": 1, "Ki": 1 << 10, "Mi": 1 << 20}[unit]
+    assert units.quantity(f"{number}{unit}") == number * {"": 1, "Ki": 1 << 10, "Mi": 1 << 20}[unit]
 
 
 @pytest.mark.parametrize("text", ["true", "TRUE", "True", "t", "T", "1"])
