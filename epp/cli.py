@@ -179,13 +179,14 @@ def _explain_parser() -> _Parser:
 
 async def _answer(built: Built, loaded: Loaded, question: cli_explain.Question, *, scrape: bool) -> cli_explain.Answer:
     pool = cli_explain.pool_of(Loaded(loaded.endpoints) if scrape else loaded, time.monotonic())
+    failing = cli_explain.failing(loaded)
     if scrape:
-        await cli_explain.scrape(built, pool, loaded.endpoints)
+        failing = await cli_explain.scrape(built, pool, loaded.endpoints)
     endpoints = pool.snapshot(time.monotonic())
     unknown = [name for name, known in zip(endpoints.names, endpoints.known.tolist(), strict=True) if not known]
     if unknown:
         _warn([f"nothing is known of the load of {', '.join(unknown)}: taken as the mean of the others"])
-    return await cli_explain.decide(built, pool, question)
+    return await cli_explain.decide(built, pool, question, failing)
 
 
 def _endpoints(path: str) -> Loaded:

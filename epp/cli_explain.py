@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -22,7 +22,7 @@ from epp.hooks import Hooks
 from epp.obs.decisions import Decisions, Recorded, view
 from epp.obs.explain import explain
 from epp.observe import Trace
-from epp.pool.health import Health
+from epp.pool.health import IN_A_ROW, Health
 from epp.pool.table import Pool
 from epp.route import Router
 from epp.rules import Habits, Rules
@@ -97,10 +97,15 @@ def _reading(load: Load) -> Reading:
     )
 
 
-async def scrape(built: Built, pool: Pool, endpoints: Sequence[Endpoint]) -> None:
-    """Read every endpoint once, into the pool; the log tells of those that can't be read."""
+def failing(loaded: Loaded) -> frozenset[str]:
+    """Keys of the endpoints that the file calls failing."""
+    return frozenset(key for key, load in loaded.loads.items() if load.failing)
+
+
+async def scrape(built: Built, pool: Pool, endpoints: Sequence[Endpoint]) -> frozenset[str]:
+    """Read every endpoint once, into the pool; returns those that refused. The log tells of all that can't be read."""
     if built.metrics is None or not endpoints:
-        return
+        return frozenset()
     sink = _Once(pool, {endpoint.key for endpoint in endpoints})
     engines, source = built.metrics.engines, built.metrics.source
     scraper = Scraper(sink, engines, source, clock=time.monotonic, chance=random.random)
@@ -111,6 +116,7 @@ async def scrape(built: Built, pool: Pool, endpoints: Sequence[Endpoint]) -> Non
             await sink.done.wait()
     scraping.cancel()
     await asyncio.wait({scraping})
+    return frozenset(sink.refused)
 
 
 class _Once:
@@ -118,6 +124,7 @@ class _Once:
 
     def __init__(self, pool: Pool, keys: set[str]) -> None:
         self.done = asyncio.Event()
+        self.refused: set[str] = set()
         self._pool = pool
         self._left = keys
 
@@ -129,6 +136,8 @@ class _Once:
         self._tick(key)
 
     def scrape_failed(self, key: str, kind: ScrapeFailure) -> None:
+        if kind == "refused":
+            self.refused.add(key)
         self._tick(key)
 
     def busy(self, key: str) -> bool:
@@ -140,13 +149,17 @@ class _Once:
             self.done.set()
 
 
-async def decide(built: Built, pool: Pool, question: Question) -> Answer:
-    """The decision on the question, as the server would make it."""
+async def decide(built: Built, pool: Pool, question: Question, failing: Iterable[str] = ()) -> Answer:
+    """The decision on the question, as the server would make it while the endpoints `failing` cool."""
     recorder = _Recorder()
+    health = Health(random.Random(question.seed))
+    for key in failing:
+        for _ in range(IN_A_ROW):
+            health.failure(key, time.monotonic())
     router = Router(
         Rules(built.setup, built.parsers, Hooks(built.hooks), built.setup.columns),
         pool,
-        Health(random.Random(question.seed)),
+        health,
         observer=recorder,
         rng=np.random.default_rng(question.seed),
         now=time.monotonic,

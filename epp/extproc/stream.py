@@ -203,10 +203,8 @@ class Stream:
 
     def _complete(self, *, body: bool, bodiless: bool = False) -> tuple[Event, Answers]:
         self.state = State.PICKING
-        whole = None
-        if body:
-            whole = self._take_body()
-            self._body = [whole]
+        whole = self._take_body() if body else None
+        self._body = [] if whole is None else [whole]
         return Pick(self._headers, self._metadata, whole, bodiless), []
 
     def _on_request_headers(self, message: ProcessingRequest) -> tuple[Event, Answers]:
@@ -235,9 +233,11 @@ class Stream:
         late = replies.read_metadata(message)
         if late:
             self._metadata = {**self._metadata, **late}
-        if message.request_body.end_of_stream or self._request_mode in {BUFFERED, BUFFERED_PARTIAL}:
-            return self._complete(body=True)
-        return None, []
+        end = message.request_body.end_of_stream
+        if self._request_mode == BUFFERED_PARTIAL and not end:
+            # Longer than Envoy's buffer: the rest passes by unseen, so what is here is no body to read.
+            return self._complete(body=False)
+        return self._complete(body=True) if end or self._request_mode == BUFFERED else (None, [])
 
     def _on_request_trailers(self, message: ProcessingRequest) -> tuple[Event, Answers]:
         self._trailers = True

@@ -32,6 +32,8 @@ class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inflight: Count | None = None
     loras: tuple[str, ...] = ()
     """LoRA adapters running there."""
+    failing: bool = False
+    """It failed its last requests."""
 
 
 class _Entry(msgspec.Struct, frozen=True, rename="camel"):

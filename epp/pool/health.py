@@ -117,9 +117,7 @@ class Health:
 
     def cooling(self, now: float) -> dict[str, float]:
         """Seconds each cooling endpoint still has to wait (0 = a probe is due or under way)."""
-        return {
-            key: 0.0 if record.probing else max(0.0, record.until - now) for key, record in self._cooling.items()
-        }
+        return {key: 0.0 if record.probing else max(0.0, record.until - now) for key, record in self._cooling.items()}
 
     def forget(self, key: str) -> None:
         """The endpoint is gone."""

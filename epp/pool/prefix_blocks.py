@@ -11,8 +11,9 @@ many at once through numpy for long ones; both see the same arrays.
 
 from __future__ import annotations
 
+import mmap
 from array import array
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ FIRST_BUCKETS = 1024
 SPLIT = 512
 """Buckets split at once: enough for numpy to pay, few enough not to be felt."""
 MOST_GROWTH = 1 << 14
-"""Cells that an array grows by at most; growing it moves no content once the allocator maps pages for it."""
+"""Cells that an array grows by at most."""
 SWEEP = 1024
 """Dead blocks unlinked at once."""
 CELL_BYTES = 18
@@ -40,32 +41,38 @@ STRETCHES = 4
 class Cells:
     """A growing array of unsigned integers: `at` reads and writes one, `all` many.
 
-    Arrays taken from `all` must be let go before the next `grow`, else that has to copy.
+    A mapping of its own, which the kernel moves by its page table: growing copies nothing and leaves no holes in the
+    heap, unless somebody still holds an array taken from `all`, or the system cannot do it.
     """
 
-    __slots__ = ("_cells", "_dtype", "at")
+    __slots__ = ("_code", "_map", "at")
 
-    def __init__(self, code: str) -> None:
-        self._cells = array(code)
-        self._dtype = np.dtype(code)
-        self.at = memoryview(self._cells)
+    def __init__(self, code: Literal["H", "I", "Q"], count: int) -> None:
+        self._code = code
+        self._map = private(count * np.dtype(code).itemsize)
+        self.at: memoryview[int] = memoryview(self._map).cast(code)
 
     def __len__(self) -> int:
-        return len(self._cells)
+        return len(self.at)
 
     @property
     def all(self) -> npt.NDArray[Any]:  # the element type is known at run time only
-        return np.frombuffer(self._cells, self._dtype)
+        return np.frombuffer(self._map, self._code)
 
     def grow(self, more: int) -> None:
         """Append `more` zeros."""
-        zeros = bytes(more * self._cells.itemsize)
+        size = len(self._map) + more * self.at.itemsize
         self.at.release()
         try:
-            self._cells.frombytes(zeros)
-        except BufferError:
-            self._cells = self._cells + array(self._cells.typecode, zeros)
-        self.at = memoryview(self._cells)
+            self._map.resize(size)
+        except (BufferError, SystemError):
+            old, self._map = self._map, private(size)
+            self._map[: len(old)] = old
+        self.at = memoryview(self._map).cast(self._code)
+
+
+def private(size: int) -> mmap.mmap:
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 class BlockTable:
@@ -74,19 +81,17 @@ class BlockTable:
     __slots__ = ("_buckets", "_dead", "_free", "_heads", "_next_of", "_wide", "hash_of", "mark", "set_of")
 
     def __init__(self) -> None:
-        self.hash_of = Cells("Q")
-        self.set_of = Cells("I")
-        self.mark = Cells("H")
+        # Id 0 is no block, and the id after the last can be looked at.
+        self.hash_of = Cells("Q", 2)
+        self.set_of = Cells("I", 2)
+        self.mark = Cells("H", 2)
         """Scratch space, one cell a block, for whoever has to tell repeated ids."""
-        self._next_of = Cells("I")
-        self._heads = Cells("I")
+        self._next_of = Cells("I", 2)
+        self._heads = Cells("I", FIRST_BUCKETS)
         self._free = array("I")
         self._dead = array("I")
         self._buckets = FIRST_BUCKETS
         self._wide = 2 * FIRST_BUCKETS - 1
-        self._heads.grow(FIRST_BUCKETS)
-        for cells in self._of_blocks():
-            cells.grow(2)  # id 0 is no block, and the id after the last can be looked at
 
     def __len__(self) -> int:
         """Blocks that somebody holds."""
@@ -101,9 +106,6 @@ class BlockTable:
     def bytes(self) -> int:
         return CELL_BYTES * len(self.hash_of) + 4 * (len(self._heads) + len(self._free) + len(self._dead))
 
-    def _of_blocks(self) -> tuple[Cells, ...]:
-        return self.hash_of, self.set_of, self.mark, self._next_of
-
     def reserve(self, blocks: int) -> None:
         """Make room for so many new blocks. Arrays taken from the cells before are no longer the table's."""
         if len(self._free) < blocks:
@@ -114,7 +116,7 @@ class BlockTable:
     def _extend(self, blocks: int) -> None:
         first = len(self.hash_of) - 1
         more = max(blocks, min(first >> 4, MOST_GROWTH), FIRST_BUCKETS)
-        for cells in self._of_blocks():
+        for cells in (self.hash_of, self.set_of, self.mark, self._next_of):
             cells.grow(more)
         downwards = np.arange(first + more - 1, first - 1, -1, dtype=np.uint32)
         self._free = array("I", downwards.tobytes()) + self._free

@@ -49,7 +49,7 @@ class Pool:
         self._row: dict[str, int] = {}
         self._read = _Readings(0)
         self._shown = {name: np.zeros(0) for name in COLUMNS}
-        self._views: dict[str, Column] = {}
+        self._views = {name: _read_only(values) for name, values in self._shown.items()}
         self._known: Mask = np.zeros(0, dtype=np.bool_)
         self._derived: dict[Hashable, npt.NDArray[Any]] = {}
         self._all_known = True

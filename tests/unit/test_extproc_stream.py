@@ -139,6 +139,18 @@ def test_a_buffered_body_that_is_changed_announces_its_length() -> None:
     assert {o.header.key: o.header.raw_value for o in response.header_mutation.set_headers}["Content-Length"] == b"17"
 
 
+def test_a_truncated_body_is_not_read_and_its_length_not_announced() -> None:
+    stream = Stream(held())
+    for message in envoys(case("1.40.0-buffered-partial")):
+        event, _ = stream.receive(message)
+        if isinstance(event, Pick):
+            assert event.body is None
+            [answer] = stream.forwarded(Forward(FORWARD))
+            break
+    set_headers = answer.request_body.response.header_mutation.set_headers
+    assert [option.header.key for option in set_headers] == [DESTINATION]
+
+
 def test_the_end_of_a_body_that_comes_twice_is_answered_once() -> None:
     stream = Stream(held())
     messages = envoys(case("1.40.0-post"))

@@ -96,6 +96,13 @@ def test_with_nothing_known_at_all_columns_are_zero_and_finite() -> None:
     assert (seen.waiting.tolist(), seen.known.tolist()) == ([0, 0], [False, False])
 
 
+def test_an_empty_pool_has_every_column() -> None:
+    for made in (Pool(), pool()):
+        seen = made.snapshot(0.0)
+        assert [len(seen.column(name)) for name in COLUMNS] == [0] * len(COLUMNS)
+        assert (len(seen), len(seen.fresh(2.0))) == (0, 0)
+
+
 @pytest.mark.parametrize(("interval_s", "fresh_until"), [(0.05, 2.0), (1.0, 3.0), (4.0, 12.0)])
 def test_a_reading_is_stale_beyond_the_threshold_or_three_intervals(interval_s: float, fresh_until: float) -> None:
     made = pool(A)
