@@ -32,8 +32,7 @@ def dropped(table: BlockTable, ids: Ids) -> None:
 
 
 def test_cells_grow_with_zeros_and_keep_what_they_held():
-    cells = Cells("I")
-    cells.grow(2)
+    cells = Cells("I", 2)
     cells.at[1] = 7
     cells.grow(3)
     assert cells.all.tolist() == [0, 7, 0, 0, 0]
@@ -41,8 +40,7 @@ def test_cells_grow_with_zeros_and_keep_what_they_held():
 
 
 def test_cells_grow_while_somebody_still_looks_at_the_old_ones():
-    cells = Cells("Q")
-    cells.grow(2)
+    cells = Cells("Q", 2)
     old = cells.all
     cells.grow(1)
     cells.at[0] = 5
