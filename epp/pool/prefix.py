@@ -154,6 +154,7 @@ class PrefixIndex:
         """The endpoint holds nothing. It stays known, with its slot and capacity."""
         endpoint = self._endpoint(key)
         self._cut_back(endpoint, 0)
+        endpoint.clear_out()
 
     def remove(self, key: str) -> None:
         """Forget the endpoint; its slot will be given to another one."""

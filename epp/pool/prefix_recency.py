@@ -56,12 +56,12 @@ class Recency:
     def touch(self, ids: array[int]) -> None:
         """Note that these blocks were used, the last of them most recently. At most MOST_TOUCHES."""
         if self._tail + len(ids) > self._limit:
-            self._clear_out(len(ids))
+            self.clear_out(len(ids))
         tail = self._tail + len(ids)
         self._at[self._tail : tail] = ids
         self._tail = tail
 
-    def _clear_out(self, room: int) -> None:
+    def clear_out(self, room: int = 0) -> None:
         """Keep what counts, and room for so many touches at least."""
         mark = self._blocks.mark.all
         settled, recent = self._log[self._head : self._settled], self._log[self._settled : self._tail]
@@ -87,7 +87,7 @@ class Recency:
         Fewer, even none, may come while more are held: call again.
         """
         if self._head == self._settled:
-            self._clear_out(0)
+            self.clear_out()
         mark = self._blocks.mark.all
         front = self._log[self._head : min(self._head + blocks + (blocks >> 1) + LEAST_SLACK, self._settled)]
         mark[front] = UNTOUCHED
@@ -98,5 +98,5 @@ class Recency:
 
     def in_order(self) -> Ids:
         """The blocks held, least recently used first; good until the next touch."""
-        self._clear_out(0)
+        self.clear_out()
         return self._log[: self._tail]

@@ -166,6 +166,12 @@ def test_a_cleared_endpoint_keeps_its_slot_and_capacity():
     assert matched(index, prompt(1, 10), A) == [3]
 
 
+def test_a_cleared_endpoint_gives_its_log_back():
+    index = indexed(a=prompt(1, 20_000))
+    index.clear(A)
+    assert index._endpoints[0].bytes < 1024
+
+
 def test_memory_of_a_removed_endpoint_is_used_again():
     index = PrefixIndex()
     sizes = []
