@@ -147,7 +147,8 @@ def encode(spans: Sequence[ReadableSpan]) -> bytes:
         if spans[0].instrumentation_scope is not None:
             getattr(scope, SCOPE).name = spans[0].instrumentation_scope.name
         scope.spans.extend(map(_wire, spans))
-    return request.SerializeToString()
+    wire: bytes = request.SerializeToString()
+    return wire
 
 
 def _wire(span: ReadableSpan) -> Wire:
