@@ -21,7 +21,7 @@ class Step:
     removed: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Vote:
     """One scorer's votes over the candidates of a run, before weighting, shape (n,)."""
 
@@ -40,7 +40,7 @@ class Flaw:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Spent:
     """Seconds one plug-in took in one place."""
 
