@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,8 @@ GRACE_S = 5.0
 def serve(options: Options, built: Built) -> int:
     """Serve until a signal; returns the exit code: 0, or 1 if it could not start."""
     logs.setup(options.verbosity)
-    for warning in (*options.warnings, *built.warnings, *options.unsupported_by(options.transport)):
+    told = (*options.warnings, *built.warnings, *options.unsupported_by(options.transport), *_without_effect(options))
+    for warning in told:
         log.warning(warning)
     tracer = None
     try:
@@ -60,10 +62,26 @@ def serve(options: Options, built: Built) -> int:
     except (OSError, FeedError, CertificateError, OtlpError, NotOfferedError) as error:
         log.error("can't serve: %s", error)
         return 1
+    except ExceptionGroup:
+        log.exception("a part of the picker failed")
+        return 1
     finally:
         if tracer is not None:
             tracer.close()
     return 0
+
+
+def _without_effect(options: Options) -> list[str]:
+    """Flags that were given and need what is not offered yet."""
+    needs = {
+        "ha-enable-leader-election": "this replica is ready without being elected",
+        "metrics-endpoint-auth": "/metrics is open to all, /debug to this machine",
+    }
+    return [
+        f"--{name} needs Kubernetes support, which is not offered yet: {instead}"
+        for name, instead in needs.items()
+        if name in options.given and getattr(options, name.replace("-", "_"))
+    ]
 
 
 class NotOfferedError(Exception):
@@ -85,6 +103,7 @@ class App:
         self._draining = False
         self._in_a_hurry = False
         self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
         self._pool = Pool(stale_after_s=options.metrics_staleness_threshold)
         self._health = Health(random.Random(), largest_share=options.max_cooling_share)
         self._metrics = Metrics(new_registry(), streams=options.enable_grpc_stream_metrics)
@@ -112,7 +131,11 @@ class App:
         admin = Admin(
             self._metrics.registry, self._decisions, self._built.resolved.yaml, pprof=self._options.enable_pprof
         )
-        await self._start(server, admin)
+        try:
+            await self._start(server, admin)
+        except BaseException:
+            await server.stop(0)
+            raise
         work = {"endpoints file": feed.run(), "gauges": self._refresh_gauges(), "loop lag": self._measure_lag()}
         if scraper:
             work["scraping"] = scraper.run()
@@ -156,14 +179,16 @@ class App:
         if self._built.metrics is None:
             return None
         options = self._options
-        asked = "refresh-metrics-interval" in options.given
+        pace = Pace()
+        if "refresh-metrics-interval" in options.given:
+            pace = Pace.of(options.refresh_metrics_interval)
         return Scraper(
             readings,
             self._built.metrics.engines,
             self._built.metrics.source,
             clock=time.monotonic,
             chance=random.random,
-            pace=Pace.of(options.refresh_metrics_interval) if asked else Pace(budget_cores=options.scrape_budget),
+            pace=replace(pace, budget_cores=options.scrape_budget),
         )
 
     def _made_server(self) -> GrpcServer:
@@ -186,13 +211,18 @@ class App:
         if options.metrics_cert_dir:
             pair = Certificates(options.metrics_cert_dir, reload=True)
             tls = server_context(pair, client_ca_file=options.metrics_client_ca_file)
-        metrics_port = await admin.start(options.metrics_port, tls=tls)
+        try:
+            metrics_port = await admin.start(options.metrics_port, tls=tls)
+        except OSError as error:
+            raise OSError(f"can't listen on port {options.metrics_port} (--metrics-port): {error.strerror}") from None
         where = {"grpc_port": ports[0], "grpc_health_port": ports[1], "metrics_port": metrics_port}
         log.info("serving", extra={**where, "endpoints": len(self._pool), "tls": options.secure_serving})
 
     def _told_to_stop(self, number: signal.Signals) -> None:
-        """SIGTERM drains; SIGINT, from somebody at a terminal, and any second signal do not wait for quiet."""
-        self._in_a_hurry = self._draining or number == signal.SIGINT
+        """SIGTERM drains; SIGINT, from somebody at a terminal, does not wait for quiet; a second one ends the drain."""
+        if self._draining:
+            self._stop_now.set()
+        self._in_a_hurry = number == signal.SIGINT
         self._draining = True
         self._stop.set()
 
@@ -200,12 +230,15 @@ class App:
         """Readiness is gone already: serve on until streams have ended or the drain time is over."""
         limit_s = self._options.drain_timeout
         log.info("draining", extra={"drain_timeout_s": limit_s, "streams": self._streams.count})
-        try:
-            async with asyncio.timeout(limit_s):
-                await self._streams.quiet(0.0 if self._in_a_hurry else QUIET_S)
-        except TimeoutError:
-            log.warning("drain time is over", extra={"streams": self._streams.count})
-        await server.stop(min(GRACE_S, limit_s))
+        quiet = asyncio.create_task(self._streams.quiet(0.0 if self._in_a_hurry else QUIET_S), name="quiet")
+        told = asyncio.create_task(self._stop_now.wait(), name="second signal")
+        done, waiting = await asyncio.wait({quiet, told}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        if quiet not in done:
+            why = "drain ended by a second signal" if told in done else "drain time is over"
+            log.warning(why, extra={"streams": self._streams.count})
+        await server.stop(0.0 if told in done else min(GRACE_S, limit_s))
         log.info("stopped", extra={"inflight": self._pool.ledger.requests})
 
     async def _refresh_gauges(self) -> None:

@@ -7,7 +7,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import aiohttp
@@ -95,7 +95,7 @@ class Scraper:
         self._clock = clock
         self._timeout_s = timeout_s
         self._tls = _tls(self._source)
-        self._pace = _pace(self._source) or pace or Pace()
+        self._pace = _pace(self._source, pace or Pace())
         self._schedule = Schedule(self._pace, chance)
         self._targets: dict[str, _Target] = {}
         self._failing: set[str] = set()
@@ -210,11 +210,12 @@ class Scraper:
             )
 
 
-def _pace(source: MetricsDataSource) -> Pace | None:
+def _pace(source: MetricsDataSource, asked: Pace) -> Pace:
+    """What the source says goes before what the command line asks; the budget stays that of the command line."""
     if not source.interval:
-        return None
+        return asked
     try:
-        return Pace.of(seconds(source.interval))
+        return replace(Pace.of(seconds(source.interval)), budget_cores=asked.budget_cores)
     except FeedError as error:
         raise FeedError(f"interval: {error}") from None
 
