@@ -27,7 +27,7 @@ class Exchange:
     """Belongs to one stream. `settle` closes the books exactly once, whatever ended the request."""
 
     __slots__ = (
-        "_bytes", "_ended", "_failure", "_first_at", "_forwarded_at", "_last_at", "_mapper", "_reader",
+        "_bytes", "_ended", "_failure", "_first_at", "_forwarded", "_forwarded_at", "_last_at", "_mapper", "_reader",
         "_router", "_settled", "_sse", "charges", "decision", "parser", "received_at", "request", "status", "trace",
     )  # fmt: skip
 
@@ -45,6 +45,7 @@ class Exchange:
         self._sse = False
         self._first_at: float | None = None
         self._last_at = 0.0
+        self._forwarded = False
         self._forwarded_at = received_at
         self._bytes = 0
         self._failure = ""
@@ -53,6 +54,7 @@ class Exchange:
 
     def answered(self) -> None:
         """The request is on its way: drop what only the decision needed."""
+        self._forwarded = True
         self._forwarded_at = self._router.now()
         self.request.prompts = ()
         if self.decision is not None:
@@ -60,6 +62,9 @@ class Exchange:
 
     def refuse(self, refusal: Refused) -> None:
         """The request ends here; nothing was or stays charged. Further calls do nothing."""
+        if self._forwarded:
+            # A hook refused the engine's answer: the request was under way and is counted as such.
+            self.settle("error")
         if self._settled:
             return
         self._settled = True
@@ -199,4 +204,4 @@ class Exchange:
 
 def _status(headers: Headers) -> int:
     text = names.first(headers, (":status",))
-    return int(text) if text.isdigit() else 0
+    return int(text) if len(text) == 3 and text.isascii() and text.isdigit() else 0

@@ -17,8 +17,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingResponse,
     TrailersResponse,
 )
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 
 from epp.headers import CONTROL, DESTINATION, DROPPED_REASON, Metadata
 from epp.rules import Forward
@@ -43,7 +42,21 @@ def read_headers(headers: HeaderMap) -> dict[str, tuple[str, ...]]:
 def read_metadata(message: ProcessingRequest) -> dict[str, dict[str, Any]]:
     """Filter metadata by namespace; {} if none is forwarded (the field itself is there on every message)."""
     forwarded = message.metadata_context.filter_metadata
-    return {name: MessageToDict(forwarded[name]) for name in forwarded} if forwarded else {}
+    return {name: _members(forwarded[name]) for name in forwarded} if forwarded else {}
+
+
+def _members(struct: Struct) -> dict[str, Any]:  # JSON-like values
+    return {name: _member(value) for name, value in struct.fields.items()}
+
+
+def _member(value: Value) -> Any:
+    # protobuf's own conversion to JSON raises on a NaN, which another filter may well have computed.
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return _members(value.struct_value)
+    if kind == "list_value":
+        return [_member(one) for one in value.list_value.values]
+    return None if kind is None or kind == "null_value" else getattr(value, kind)
 
 
 def routed_headers(forward: Forward, body_bytes: int) -> ProcessingResponse:

@@ -61,8 +61,8 @@ class Servicer(grpc.GenericRpcHandler):
             log.exception("stream closed: internal error")
             await context.abort(grpc.StatusCode.INTERNAL, f"internal error: {error!r}")
         finally:
-            dialogue.close(cause)
             self._watch.stream_closed(time.monotonic() - began, code)
+            dialogue.close(cause)
 
 
 async def _talk(dialogue: Dialogue, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:

@@ -109,7 +109,7 @@ class Admin:
         if name is not None:
             return await self._show_decision(name)
         limit = request.query.get("limit", str(FEW))
-        if not limit.isdigit() or not 1 <= int(limit) <= MOST:
+        if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:5]) <= MOST:
             return web.Response(status=400, text=f"400: limit={limit}: it must be a number from 1 to {MOST}\n")
         found = self._decisions.latest(int(limit), request.query.get("request_id", ""))
         return _json(await asyncio.to_thread(lambda: msgspec.json.encode([view(recorded) for recorded in found])))
