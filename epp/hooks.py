@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from epp.headers import Headers, Metadata
-from epp.plugins import Plugin
+from epp.plugins import PASSED_ON, Plugin
 from epp.types import Decision, Outcome, Refused, Request
 
 Method = Callable[..., Mapping[str, Any] | None]
 """A hook; values are strings, for `finished` mappings of JSON-like ones."""
-Failed = Callable[[str, Exception], None]
+Check = Callable[[Any], dict[str, Any]]
+"""Gives back what a hook told, or raises TypeError, ValueError or OverflowError."""
+Failed = Callable[[str, BaseException], None]
 """Hears the name of a plug-in whose hook raised, and what."""
 
 
@@ -28,17 +30,17 @@ class Hooks:
     def arrived(self, request: Request, failed: Failed) -> None:
         """Before admission: what they return becomes attributes of the request."""
         for plugin, method in self._arrived:
-            request.attributes.update(_told(plugin, failed, method, request))
+            request.attributes.update(_told(plugin, failed, _texts, method, request))
 
     def picked(self, request: Request, decision: Decision) -> dict[str, str]:
         """Headers for the engine. It may depend on them, so a hook that fails fails the request: Refused."""
         headers: dict[str, str] = {}
         for plugin, method in self._picked:
             try:
-                headers.update(method(request, decision) or {})
-            except Refused:
+                headers.update(_texts(method(request, decision)))
+            except PASSED_ON:
                 raise
-            except Exception as error:
+            except BaseException as error:
                 message = f'PreRequest "{plugin.name}/{plugin.type.type}" failed: {error!r}'
                 raise Refused(500, message, by=plugin.name) from error
         return headers
@@ -49,14 +51,20 @@ class Hooks:
         """Headers for the client; `seen` are the response's own headers and its metadata."""
         headers: dict[str, str] = {}
         for plugin, method in self._response_headers:
-            headers.update(_told(plugin, failed, method, request, decision, *seen))
+            headers.update(_told(plugin, failed, _texts, method, request, decision, *seen))
         return headers
 
     def finished(self, request: Request, decision: Decision, outcome: Outcome, failed: Failed) -> Metadata:
         """Dynamic metadata for the response's last message, by namespace."""
         told: dict[str, dict[str, Any]] = {}  # JSON-like values
         for plugin, method in self._finished:
-            for namespace, values in _told(plugin, failed, method, request, decision, outcome).items():
+            try:
+                found = _told(plugin, failed, _namespaces, method, request, decision, outcome)
+            except Refused as refusal:
+                # The request is over: nothing is left to refuse.
+                failed(plugin.name, refusal)
+                continue
+            for namespace, values in found.items():
                 told.setdefault(namespace, {}).update(values)
         return told
 
@@ -66,11 +74,36 @@ def _methods(plugins: tuple[Plugin, ...], name: str) -> tuple[tuple[Plugin, Meth
     return tuple((plugin, method) for plugin, method in found if method is not None)
 
 
-def _told(plugin: Plugin, failed: Failed, method: Method, *arguments: object) -> Mapping[str, Any]:
+def _told(plugin: Plugin, failed: Failed, check: Check, method: Method, *arguments: object) -> dict[str, Any]:
     try:
-        return method(*arguments) or {}
-    except Refused:
+        return check(method(*arguments))
+    except PASSED_ON:
         raise
-    except Exception as error:  # noqa: BLE001 - a stranger's code; the request goes on without what it would have told
+    except BaseException as error:  # noqa: BLE001 - a stranger's code; the request goes on without what it would tell
         failed(plugin.name, error)
         return {}
+
+
+def _texts(told: Any) -> dict[str, str]:
+    if told is None:
+        return {}
+    if not isinstance(told, Mapping) or not all(isinstance(text, str) for pair in told.items() for text in pair):
+        raise TypeError(f"a hook must return a mapping of text to text or None; got {told!r}")
+    return dict(told)
+
+
+def _namespaces(told: Any) -> dict[str, dict[str, Any]]:
+    if told is None:
+        return {}
+    if not isinstance(told, Mapping) or not all(isinstance(values, Mapping) for values in told.values()):
+        raise TypeError(f"finished must return metadata by namespace and name, or None; got {told!r}")
+    found: dict[str, dict[str, Any]] = _jsonlike(told)
+    return found
+
+
+def _jsonlike(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _jsonlike(member) for name, member in value.items()}
+    return [_jsonlike(member) for member in value] if isinstance(value, list | tuple) else float(value)

@@ -17,6 +17,7 @@ from typing import Any
 
 from epp.settings import PluginError, Setting, decode, settings_of
 from epp.signals import Provides
+from epp.types import Refused
 
 PLACES = {
     "filter": "epp.filters",
@@ -33,6 +34,9 @@ PLACES = {
 """Kind of plug-in → entry point group."""
 METHODS = {"filter": "filter", "scorer": "score", "picker": "pick", "signal": "measure"}
 HOOKS = ("arrived", "picked", "response_headers", "finished")
+PASSED_ON = (Refused, KeyboardInterrupt, GeneratorExit)
+"""What is let out of a plug-in. All else costs only what it would have told: a CancelledError it made up would leave
+the stream without an answer, a SystemExit would end the picker."""
 GIVEN = frozenset({"request", "endpoints", "now", "rng"})
 """What every plug-in may read besides signals."""
 GIVEN_ONLY = {

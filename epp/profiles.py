@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from epp.plugins import Plugin
+from epp.plugins import PASSED_ON, Plugin
 from epp.scheduler import Bound, Context, Profile, checked_mask, keys_at, run
 from epp.signals import ColumnOf, Provides
 from epp.types import Decision, Endpoints, Flaw, Mask, Refused, Request, Rows, Run, Step
@@ -205,8 +205,8 @@ def _store(signal: Measured, context: Context, answer: Any, n: int) -> None:
 def _checked_column(signal: Measured, context: Context, values: Any, default: float, n: int) -> Any:
     if values is None:
         return np.full(n, default)
-    if not isinstance(values, np.ndarray) or values.shape != (n,):
-        context.decision.flaws.append(Flaw(signal.bound.name, "shape", f"wanted a column of shape ({n},)"))
+    if not isinstance(values, np.ndarray) or values.shape != (n,) or values.dtype.kind not in "fiub":
+        context.decision.flaws.append(Flaw(signal.bound.name, "shape", f"wanted numbers of shape ({n},)"))
         return np.full(n, default)
     # A sum is finite exactly if every part is (short of overflow, which no count reaches).
     if n and not np.isfinite(np.add.reduce(values)):
@@ -249,14 +249,14 @@ def _run_profiles(setup: Setup, context: Context) -> None:
     names = tuple(setup.profiles)
     for _ in range(len(names) + 1):
         asked = {**context.values, "profiles": names, "runs": decision.runs}
-        wanted = context.ask(setup.handler, "profile_handler", asked) or []
+        wanted = _wanted(context, setup.handler, asked)
         for name in wanted:
             if name in setup.profiles and name not in decision.runs:
                 decision.runs[name] = run(setup.profiles[name], context)
         if not wanted:
             break
     request: Request = context.values["request"]
-    decision.primary = setup.primary(request, decision.runs) if setup.primary else _first_picked(decision.runs)
+    decision.primary = _primary(setup, context, request)
     if not decision.picked:
         refused = [r.refused for r in decision.runs.values() if r.refused is not None]
         raise (
@@ -264,6 +264,27 @@ def _run_profiles(setup: Setup, context: Context) -> None:
             if refused
             else Refused(429, "failed to find target endpoint: no profile ran", by=setup.handler.name)
         )
+
+
+def _wanted(context: Context, handler: Bound, asked: Mapping[str, Any]) -> list[str]:
+    answer = context.ask(handler, "profile_handler", asked)
+    if answer is None or (isinstance(answer, list | tuple) and all(isinstance(name, str) for name in answer)):
+        return list(answer or ())
+    context.decision.flaws.append(Flaw(handler.name, "shape", "wanted a list of profiles' names"))
+    return []
+
+
+def _primary(setup: Setup, context: Context, request: Request) -> str:
+    runs = context.decision.runs
+    if setup.primary is None:
+        return _first_picked(runs)
+    try:
+        return setup.primary(request, runs)
+    except PASSED_ON:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a stranger's code: the first run that picked counts
+        context.decision.flaws.append(Flaw(setup.handler.name, "exception", repr(error)))
+        return _first_picked(runs)
 
 
 def _first_picked(runs: Mapping[str, Run]) -> str:

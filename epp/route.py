@@ -18,6 +18,7 @@ from epp.bodies.rewrite import set_model
 from epp.exchange import Exchange
 from epp.headers import Headers, Metadata
 from epp.observe import Observer
+from epp.plugins import PASSED_ON
 from epp.pool.health import Health
 from epp.pool.table import Pool
 from epp.profiles import Given, Slow, Wait, any_endpoint, decide
@@ -177,9 +178,12 @@ class Router:
                 return await slow.value
         except TimeoutError:
             return None
-        except Refused:
+        except PASSED_ON:
             raise
-        except Exception as error:  # noqa: BLE001 - a stranger's code; its readers get the declared default
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # meant for us: the client left, or the decision is late
             self.observer.hook_failed(slow.name, error)
             return None
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from epp.plugins import PASSED_ON
 from epp.types import Decision, Endpoint, Endpoints, Flaw, Refused, Rows, Run, Scores, Spent, Step, Vote
 
 FLOAT = np.dtype(np.float64)
@@ -68,9 +69,9 @@ class Context:
         began = self.clock()
         try:
             return bound.call(*[values[key] for key in bound.keys])
-        except Refused:
+        except PASSED_ON:
             raise
-        except Exception as error:  # noqa: BLE001 - a stranger's code: its vote is left out and counted
+        except BaseException as error:  # noqa: BLE001 - a stranger's code: its vote is left out and counted
             decision.flaws.append(Flaw(bound.name, "exception", repr(error)))
             return None
         finally:
@@ -156,7 +157,9 @@ def _pick(profile: Profile, context: Context, values: Mapping[str, Any], totals:
     answer = context.ask(profile.picker, "picker", {**values, "scores": totals})
     try:
         chosen = [int(row) for row in answer]
-    except (TypeError, ValueError):
+    except PASSED_ON:
+        raise
+    except BaseException:  # noqa: BLE001 - a picker may answer lazily, or with what is no row
         chosen = []
     n = len(totals)
     if chosen and all(0 <= row < n for row in chosen) and len(set(chosen)) == len(chosen):
