@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks import decision, prefix, server
+from benchmarks import decision, prefix, server, simulated
 
-for part in (prefix, decision, server):
+for part in (prefix, decision, server, simulated):
     print(f"== {part.__name__}")
     part.main()
