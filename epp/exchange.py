@@ -113,8 +113,8 @@ class Exchange:
 
     @property
     def natural(self) -> bool:
-        """True once the response has come to its own end."""
-        return self._ended
+        """True once the response has come to its own end, or said that it has."""
+        return self._ended or (self._reader is not None and self._reader.complete)
 
     def settle(self, cause: str) -> Metadata:
         """The request is over; `cause` = natural, client-disconnect, error or evicted. Further calls do nothing.
@@ -129,7 +129,7 @@ class Exchange:
             return {}
         if not self.status and self._router.now() - self._forwarded_at < FAST_S:
             self._blame("missing")
-        outcome = self._outcome("natural" if self._ended else cause)
+        outcome = self._outcome("natural" if self.natural else cause)
         router = self._router
         metadata = router.rules.hooks.finished(self.request, self.decision, outcome, router.observer.hook_failed)
         self._router.observer.ended(self.request, self.decision, outcome)

@@ -38,6 +38,8 @@ class ResponseReader(Protocol):
     """Final after `end`; None if the engine told none."""
     events: int
     """Streamed data events seen, the closing [DONE] not among them."""
+    complete: bool
+    """The engine said that nothing more comes, whether or not the body's end was seen: some clients hang up then."""
 
     def feed(self, piece: bytes) -> None:
         """Take the next bytes of the body, cut anywhere."""

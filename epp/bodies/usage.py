@@ -126,11 +126,12 @@ def usage_reader(content_type: str, dialect: Dialect) -> ResponseReader:
 class Unread:
     """Reads nothing."""
 
-    __slots__ = ("events", "usage")
+    __slots__ = ("complete", "events", "usage")
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
         self.events = 0
+        self.complete = False
 
     def feed(self, piece: bytes) -> None:
         pass
@@ -142,11 +143,12 @@ class Unread:
 class BodyUsage:
     """One JSON document, kept until it ends."""
 
-    __slots__ = ("_body", "_dialect", "_overlong", "events", "usage")
+    __slots__ = ("_body", "_dialect", "_overlong", "complete", "events", "usage")
 
     def __init__(self, dialect: Dialect) -> None:
         self.usage: Usage | None = None
         self.events = 0
+        self.complete = False
         self._dialect = dialect
         self._body = bytearray()
         self._overlong = False
@@ -164,14 +166,19 @@ class BodyUsage:
             self.usage = _read(self.usage, self._dialect.of_body, body)
 
 
+STOP = b'{"type":"message_stop"}'
+"""The last event of an Anthropic stream, which has no [DONE]."""
+
+
 class EventUsage:
     """Server-sent events; only lines that bear the mark are decoded."""
 
-    __slots__ = ("_dialect", "_lines", "events", "usage")
+    __slots__ = ("_dialect", "_lines", "complete", "events", "usage")
 
     def __init__(self, dialect: Dialect) -> None:
         self.usage: Usage | None = None
         self.events = 0
+        self.complete = False
         self._dialect = dialect
         self._lines = Lines()
 
@@ -186,9 +193,13 @@ class EventUsage:
 
     def _line(self, line: bytes) -> None:
         text = event_text(line)
-        if text is None or text == b"[DONE]":
+        if text is None:
+            return
+        if text == b"[DONE]":
+            self.complete = True
             return
         self.events += 1
+        self.complete = len(text) <= len(STOP) + 2 and text.replace(b" ", b"") == STOP
         if self._dialect.mark in text:
             self.usage = _read(self.usage, self._dialect.of_event, text)
 

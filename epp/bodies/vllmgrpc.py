@@ -69,11 +69,12 @@ class VllmGrpcParser:
 class FrameUsage:
     """The counts of Generate's chunks and completions, or of an Embed answer."""
 
-    __slots__ = ("_frames", "events", "usage")
+    __slots__ = ("_frames", "complete", "events", "usage")
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
         self.events = 0
+        self.complete = False
         self._frames = Frames()
 
     def feed(self, piece: bytes) -> None:

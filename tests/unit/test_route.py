@@ -261,6 +261,26 @@ def test_a_streamed_response_tells_its_usage_and_first_token_time() -> None:
     assert world.notes.all("piece") == [1.0, 1.0, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("last", "cause"),
+    [
+        (b"data: [DONE]\n\n", "natural"),
+        (b'event: message_stop\ndata: {"type":"message_stop"}\n\n', "natural"),
+        (b'data: {"choices": []}\n\n', "client-disconnect"),
+    ],
+    ids=["openai", "anthropic", "not the last"],
+)
+def test_a_client_that_hangs_up_at_the_last_event_has_its_whole_response(last: bytes, cause: str) -> None:
+    world = World()
+    dialogue = world.dialogue()
+    for message in conversation()[:-1]:
+        said(dialogue, message)
+    said(dialogue, response_body(last))
+    dialogue.close("client-disconnect")
+    [outcome] = world.notes.all("ended")
+    assert (outcome.cause, outcome.usage.total_tokens) == (cause, 7)
+
+
 def test_tokens_in_flight_go_with_the_first_piece_and_the_request_with_the_last() -> None:
     world = World()
     dialogue, _ = world.asked(PROMPT)
