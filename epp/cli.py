@@ -39,6 +39,7 @@ class UsageError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line (without the program's name); returns the exit code."""
+    _keep_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _command(words)(words)
@@ -53,6 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever reads us (head, less) has seen enough. Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return GOOD
+
+
+def _keep_standard_streams() -> None:
+    """Closed ones lead to /dev/null: else the next socket gets their number, and the log is written to it."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
 
 
 def _command(words: list[str]) -> Callable[[list[str]], int]:

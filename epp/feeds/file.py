@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 
@@ -184,9 +184,14 @@ class FileFeed:
             log.warning("endpoints file %s: %s", self._path, warning)
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """A pipe without a writer would keep its reader, and the end of the process, waiting for ever."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _content(path: str) -> bytes:
     try:
-        with Path(path).open("rb") as file:
-            return file.read(MAX_FILE_BYTES + 1)
+        with open(path, "rb", opener=_without_waiting) as file:
+            return file.read(MAX_FILE_BYTES + 1) or b""
     except OSError as error:
         raise FeedError(f"can't be read: {error.strerror}") from None

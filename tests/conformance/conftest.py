@@ -27,7 +27,7 @@ def addresses() -> Iterator[list[str]]:
 def chooser(tmp_path_factory: pytest.TempPathFactory, addresses: list[str]) -> Iterator[Picker]:
     """The picker with the default scorers; the fourth endpoint has an IPv6 address."""
     folder = tmp_path_factory.mktemp("chooser")
-    endpoints = endpoints_file(folder / "endpoints.yaml", [*addresses, "[fd00::9]:8000"])
+    endpoints = endpoints_file(folder / "endpoints.yaml", [*addresses, "[::1]:9"])
     flags = (*QUIET, "--emit-endpoint-scores", "--emit-decision-id", "--max-held-bytes=33Mi")
     with picker(folder, endpoints, *flags, config=CONFIG) as running:
         yield running

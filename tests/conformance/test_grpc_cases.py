@@ -16,7 +16,7 @@ from tests.e2e.processes import Picker
 from . import gateway as made
 from .gateway import CHAT, DESTINATION, SUBSET, Gateway, destination, head, kinds, piece, refusal, set_by, streamed
 
-IPV6 = "[fd00::9]:8000"
+IPV6 = "[::1]:9"
 NEW = b'{"model":"tiny","messages":[{"role":"user","content":"prompt %d that nobody sent before"}]}'
 
 
@@ -83,8 +83,8 @@ def test_the_clients_destination_is_replaced(gateway: Gateway, addresses: list[s
         (["127.0.0.1"], [0, 1]),
         (["nowhere", "{1}"], [1]),
         (["{1}"], [1]),
-        (["fd00::9"], [3]),
-        (["[fd00::9]"], [3]),
+        (["::1"], [3]),
+        (["[::1]"], [3]),
         ([IPV6], [3]),
         (["127.0.0.2", 7, None], [2]),
         (7, [0, 1, 2, 3]),
