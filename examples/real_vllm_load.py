@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import openai
@@ -35,6 +35,7 @@ def load_is_read(site: Site) -> Iterator[Check]:
         text = f"2 streams sent to {busy.name} directly; its page says: waiting {reading.waiting:.0f}, running "
         text += f"{reading.running:.0f}, KV usage {reading.kv_usage:.2%} of {reading.num_blocks:.0f} blocks of "
         yield Check(f"{text}{reading.block_tokens:.0f} tokens", reading.running == 2 and not found.missing)
+        _all_read(site.servers, {server.name: server.scrapes() for server in site.servers})
         mean = settles(1, lambda: site.picker.total(RUNNING))
         yield Check(f"the picker's {RUNNING}: {mean:g}, {time.monotonic() - began:.1f} s later", mean == 1)
         answers = [site.ask(prompt(300 + number, 20), max_tokens=1) for number in range(6)]
@@ -59,9 +60,14 @@ def load_reports(stand: Stand) -> Iterator[Check]:
     yield Check(f"load reports asked for without --load-report: {by_server(sent)}", not any(sent.values()))
     scraped = {server.name: server.scrapes() for server in stand.servers}
     with stand.site("--load-report", "--refresh-metrics-interval=1h") as site:
-        settles(len(scraped), lambda: sum(server.scrapes() > scraped[server.name] for server in stand.servers))
+        _all_read(stand.servers, scraped)
         with held(site.servers[0], 1), held(site.servers[1], 1):
             yield from _asked(site)
+
+
+def _all_read(servers: list[Vllm], before: Mapping[str, int]) -> None:
+    """Wait until the picker has read every server again: what it knew of KV usage may be from another claim."""
+    settles(len(before), lambda: sum(server.scrapes() > before[server.name] for server in servers))
 
 
 def _asked(site: Site) -> Iterator[Check]:
