@@ -97,6 +97,8 @@ def _serve(words: list[str]) -> int:
     built = _built(options)
     options.validate(file_mode=built.discovery is not None)
     os.environ.update(options.grpc_environment)
+    # Its core would write a line for each failed handshake, past our log and blocking on a full pipe.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # gRPC reads its environment when it is first imported.
     from epp.app import serve
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -76,6 +77,16 @@ def secure(laboratory: tuple[Picker, bytes]) -> Iterator[Gateway]:
 def test_the_certificate_of_the_directory_is_shown(laboratory: tuple[Picker, bytes]) -> None:
     shown = ssl.get_server_certificate(("127.0.0.1", laboratory[0].grpc_port), timeout=10)
     assert shown.strip() == laboratory[1].decode().strip()
+
+
+def test_a_handshake_that_fails_is_not_told_past_the_log(laboratory: tuple[Picker, bytes]) -> None:
+    chooser, _ = laboratory
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", chooser.grpc_port)) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            stranger.settimeout(10)
+            stranger.recv(1)
+    assert [line for line in chooser.child.log.read_text().splitlines() if not line.startswith("{")] == []
 
 
 def test_the_test_header_chooses_the_endpoint(secure: Gateway, addresses: list[str]) -> None:
