@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from epp.headers import Headers, Metadata
-from epp.plugins import PASSED_ON, Plugin
+from epp.plugins import PASSED_ON, Plugin, shown
 from epp.types import Decision, Outcome, Refused, Request
 
 Method = Callable[..., Mapping[str, Any] | None]
@@ -41,7 +41,7 @@ class Hooks:
             except PASSED_ON:
                 raise
             except BaseException as error:
-                message = f'PreRequest "{plugin.name}/{plugin.type.type}" failed: {error!r}'
+                message = f'PreRequest "{plugin.name}/{plugin.type.type}" failed: {shown(error)}'
                 raise Refused(500, message, by=plugin.name) from error
         return headers
 

@@ -101,6 +101,14 @@ class Plugin:
         return getattr(self.instance, name, None) if inspect.isclass(self.type.target) else None
 
 
+def shown(error: BaseException) -> str:
+    """A plug-in's exception as text, even if that fails too."""
+    try:
+        return repr(error)
+    except Exception:  # noqa: BLE001 - a stranger's __repr__
+        return f"{type(error).__name__}, which has no text"
+
+
 def reads_of(call: Callable[..., Any]) -> dict[str, Any]:
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return {p.name: p.default for p in inspect.signature(call).parameters.values() if p.kind in positional}

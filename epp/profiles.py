@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from epp.plugins import PASSED_ON, Plugin
+from epp.plugins import PASSED_ON, Plugin, shown
 from epp.scheduler import Bound, Context, Profile, checked_mask, keys_at, run
 from epp.signals import ColumnOf, Provides
 from epp.types import Decision, Endpoints, Flaw, Mask, Refused, Request, Rows, Run, Step
@@ -212,7 +212,9 @@ def _checked_column(signal: Measured, context: Context, values: Any, default: fl
     if n and not np.isfinite(np.add.reduce(values)):
         context.decision.flaws.append(Flaw(signal.bound.name, "nan"))
         return np.nan_to_num(values, nan=default, posinf=default, neginf=default)
-    return values
+    shared = values.view()
+    shared.flags.writeable = False
+    return shared
 
 
 def _screen(setup: Setup, context: Context) -> None:
@@ -283,7 +285,7 @@ def _primary(setup: Setup, context: Context, request: Request) -> str:
     except PASSED_ON:
         raise
     except BaseException as error:  # noqa: BLE001 - a stranger's code: the first run that picked counts
-        context.decision.flaws.append(Flaw(setup.handler.name, "exception", repr(error)))
+        context.decision.flaws.append(Flaw(setup.handler.name, "exception", shown(error)))
         return _first_picked(runs)
 
 

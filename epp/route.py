@@ -18,13 +18,13 @@ from epp.bodies.rewrite import set_model
 from epp.exchange import Exchange
 from epp.headers import Headers, Metadata
 from epp.observe import Observer
-from epp.plugins import PASSED_ON
 from epp.pool.health import Health
 from epp.pool.table import Pool
 from epp.profiles import Given, Slow, Wait, any_endpoint, decide
 from epp.rules import Forward, Habits, Rules
-from epp.suspension import Suspensions
+from epp.suspension import SLOW_S, Suspensions, Worked, thread_worked
 from epp.types import Decision, Refused, Request
+from epp.waiting import settled
 
 LOAD_REPORT_S = 1.0
 """An endpoint is asked for its load in a response header at most this often."""
@@ -45,6 +45,7 @@ class Router:
         rng: np.random.Generator,
         now: Callable[[], float],
         clock: Callable[[], float],
+        worked: Callable[[], Worked] = thread_worked,
         habits: Habits,
     ) -> None:
         self.rules = rules
@@ -58,6 +59,8 @@ class Router:
         """Priority by objective name."""
         self._rng = rng
         self._clock = clock
+        self._worked = worked
+        self._worked_before = worked()
         self._asked_load: dict[str, float] = {}
 
     def open(self) -> Exchange:
@@ -145,6 +148,7 @@ class Router:
     def _decide(
         self, exchange: Exchange, metadata: Metadata, parsed: Parsed, body: bytes | None
     ) -> Forward | Awaitable[Forward]:
+        self._worked_before = self._worked()
         waiting = decide(self.rules.setup, self._given(exchange.request, metadata), self.rules.columns)
         try:
             slow = next(waiting)
@@ -156,36 +160,21 @@ class Router:
         self, exchange: Exchange, parsed: Parsed, body: bytes | None, under_way: tuple[Wait, Slow]
     ) -> Forward:
         waiting, slow = under_way
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.habits.decision_timeout_s
         try:
-            async with asyncio.timeout(self.habits.decision_timeout_s):
-                while True:
-                    slow = waiting.send(await self._answer(slow))
+            while True:
+                limit_s = min(slow.timeout_ms / 1000.0, end - loop.time())
+                answer = await settled(slow, limit_s, self.observer.hook_failed)
+                if loop.time() >= end:
+                    limit = f"{self.habits.decision_timeout_s:g} s (--decision-timeout)"
+                    raise Refused(503, f"no decision within {limit}", by="deadline")
+                slow = waiting.send(answer)
         except StopIteration as done:
             return self._decided(exchange, parsed, body, done.value)
         except Refused as refusal:
             exchange.refuse(refusal)
             raise
-        except TimeoutError:
-            limit = f"{self.habits.decision_timeout_s:g} s (--decision-timeout)"
-            late = Refused(503, f"no decision within {limit}", by="deadline")
-            exchange.refuse(late)
-            raise late from None
-
-    async def _answer(self, slow: Slow) -> object:
-        """The signal's value; None if it is late or failed, which the decision notes and its readers survive."""
-        try:
-            async with asyncio.timeout(slow.timeout_ms / 1000.0):
-                return await slow.value
-        except TimeoutError:
-            return None
-        except PASSED_ON:
-            raise
-        except BaseException as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise  # meant for us: the client left, or the decision is late
-            self.observer.hook_failed(slow.name, error)
-            return None
 
     def _decided(self, exchange: Exchange, parsed: Parsed, body: bytes | None, decision: Decision) -> Forward:
         request = exchange.request
@@ -257,6 +246,9 @@ class Router:
         return {"envoy.lb": {f"{names.DESTINATION}-scores": scores}}
 
     def _suspend(self, decision: Decision) -> None:
+        slow = any(spent.seconds > SLOW_S for spent in decision.spent)
+        if slow and not self._worked().since(self._worked_before, SLOW_S):
+            return
         for spent in self.suspensions.note(decision.spent, decision.decided_at):
             self.observer.suspended(spent)
 

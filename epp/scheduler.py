@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from epp.plugins import PASSED_ON
+from epp.plugins import PASSED_ON, shown
 from epp.types import Decision, Endpoint, Endpoints, Flaw, Refused, Rows, Run, Scores, Spent, Step, Vote
 
 FLOAT = np.dtype(np.float64)
@@ -72,7 +72,7 @@ class Context:
         except PASSED_ON:
             raise
         except BaseException as error:  # noqa: BLE001 - a stranger's code: its vote is left out and counted
-            decision.flaws.append(Flaw(bound.name, "exception", repr(error)))
+            decision.flaws.append(Flaw(bound.name, "exception", shown(error)))
             return None
         finally:
             decision.spent.append(Spent(bound.name, place, self.clock() - began))

@@ -88,7 +88,7 @@ class Children:
                 stderr=output,
                 env=dict(_environment()),
                 # A Ctrl-C in the terminal must reach us alone: we end the others in order.
-                start_new_session=True,
+                process_group=0,
             )
         child = Child(name, process, self.folder / log if log else path, stop)
         self.running.append(child)

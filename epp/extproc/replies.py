@@ -157,7 +157,8 @@ def refused(refusal: Refused, headers: Mapping[str, str]) -> ProcessingResponse:
     """The answer the client gets instead of an engine's: status, reason header and one line of text."""
     answer = ProcessingResponse()
     immediate = answer.immediate_response
-    immediate.status.code = refusal.status
+    # A plug-in may refuse with any number; a client must get an error.
+    immediate.status.code = refusal.status if 400 <= refusal.status <= 599 else 500
     immediate.body = f"inference error: {refusal.code} - {refusal.message}".encode()
     immediate.details = refusal.reason or "refused_by_endpoint_picker"
     named = {DROPPED_REASON: refusal.reason} if refusal.reason else {}

@@ -10,6 +10,7 @@ from epp.obs.logs import OnceAMinute
 from epp.obs.metrics import Metrics
 from epp.obs.traces import Tracer
 from epp.observe import Trace
+from epp.plugins import shown
 from epp.types import Decision, Endpoint, Outcome, Refused, Request, Spent
 
 log = logging.getLogger("epp.requests")
@@ -82,7 +83,7 @@ class Observers:
     def hook_failed(self, plugin: str, error: BaseException) -> None:
         self.metrics.flawed(plugin, "exception")
         if self._once(f"hook {plugin}"):
-            log.error("plug-in %s failed (told once a minute): %r", plugin, error)
+            log.error("plug-in %s failed (told once a minute): %s", plugin, shown(error))
 
     def suspended(self, spent: Spent) -> None:
         log.warning(

@@ -27,6 +27,7 @@ from epp.profiles import Setup, single_profile_handler
 from epp.route import Router
 from epp.rules import Habits, Rules
 from epp.scheduler import Bound, Profile
+from epp.suspension import Worked
 from epp.types import Change, Decision, Endpoint, Outcome, Refused, Request, Spent
 
 A, B = Endpoint("a", "10.0.0.1", 8000), Endpoint("b", "fd00::2", 8000)
@@ -113,6 +114,7 @@ class World:
         self.held = HeldBytes(body_limit=1 << 20, total_limit=1 << 21)
         rules_setup = made or setup()
         ticks = itertools.count()
+        self.worked = Worked(0.0, 0)
         self.router = Router(
             Rules(
                 rules_setup,
@@ -126,6 +128,7 @@ class World:
             rng=np.random.default_rng(0),
             now=self.clock,
             clock=lambda: next(ticks) * 1e-6,
+            worked=lambda: self.worked,
             habits=Habits(**habits),
         )
 

@@ -18,6 +18,7 @@ from epp.extproc.stream import ProtocolError
 from epp.profiles import Measured
 from epp.scheduler import Bound
 from epp.signals import Provides, column
+from epp.suspension import Worked
 from epp.types import Decision, Outcome, Refused, Request
 from tests.unit.kit import (
     A,
@@ -467,15 +468,45 @@ def test_a_decision_that_takes_too_long_is_503_never_a_hanging_stream() -> None:
     assert world.pool.ledger.requests == 0
 
 
-def test_a_plug_in_that_is_slow_three_times_in_a_row_is_suspended_for_a_while() -> None:
+def slow_world(work: list[Worked]) -> World:
+    """Every call of a plug-in takes 6 ms; `work` tells, in turn, what the thread has done."""
     world = World()
     times = iter(range(10_000))
     world.router._clock = lambda: next(times) * 0.006
+    world.router._worked = lambda: work.pop(0) if len(work) > 1 else work[0]
+    return world
+
+
+@pytest.mark.parametrize(
+    "step", [Worked(0.03, 0), Worked(0.0, 1)], ids=["it computes too long", "it blocks the event loop"]
+)
+def test_a_plug_in_that_is_slow_three_times_in_a_row_is_suspended_for_a_while(step: Worked) -> None:
+    world = slow_world([Worked(step.cpu_s * n, step.waits * n) for n in range(20)])
     for _ in range(4):
         world.asked(PROMPT)
     assert "even" in world.notes.all("suspended")
+    assert "handler" not in world.notes.all("suspended")
     assert "suspended" in [flaw.rule for flaw in world.notes.all("decided")[3].flaws]
     world.clock.now += 31.0
     world.asked(PROMPT)
     assert world.notes.all("decided")[4].flaws == []
-    assert "handler" not in world.notes.all("suspended")
+
+
+def test_a_plug_in_that_was_kept_off_the_cpu_is_not_suspended() -> None:
+    world = slow_world([Worked(0.0, 0)])
+    for _ in range(9):
+        world.asked(PROMPT)
+    assert world.notes.all("suspended") == []
+
+
+def test_a_signal_that_ignores_its_cancellation_cannot_outlast_the_deadline() -> None:
+    async def value() -> Any:
+        while True:
+            try:
+                await asyncio.sleep(0.05)
+                return np.array([0.5])
+            except asyncio.CancelledError:
+                continue
+
+    world = World(made=slow_setup(value, timeout_ms=60_000.0), decision_timeout_s=0.001)
+    assert refusal(awaited(world))[0] == 503
