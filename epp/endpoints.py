@@ -85,9 +85,9 @@ class Reading:
 class Endpoints:
     """The endpoints as columns (struct of arrays), n rows; read-only.
 
-    `waiting` (requests queued in the engine) and `running` are the last reading corrected by what was sent and
-    finished since; `inflight` and `inflight_tokens` are counted here and always exact. Columns are always finite: where
-    no fresh reading exists they hold the mean of the fresh ones (0 if none) and `known` says so.
+    `waiting` (requests queued in the engine), `running` and `kv_usage` are the last reading corrected by what was sent
+    and finished since; `inflight` and `inflight_tokens` are counted here and always exact. Columns are always finite:
+    where no fresh reading exists they hold the mean of the fresh ones (0 if none) and `known` says so.
     """
 
     __slots__ = (

@@ -1,7 +1,8 @@
 """The pool: who the endpoints are and how busy, as columns. Synchronous, one owner, no clock of its own.
 
-A reading is seconds old when it is used, so `waiting` and `running` are the reading corrected by what this picker sent
-and saw finish since the scrape went out (`net_load`); with nothing sent or finished they equal the reading.
+A reading is seconds old when it is used, so `waiting`, `running` and `kv_usage` are the reading corrected by what this
+picker sent and saw finish since the scrape went out (`net_load`, `net_kv`); with nothing sent or finished they equal
+the reading.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ def net_load(
     """
     free = most(0.0, most_running - running)
     return waiting + most(0.0, net - free), most(0.0, running + least(net, free))
+
+
+def net_kv(kv_usage: Number, moved: Number, each: Number, *, least: Choose = min, most: Choose = max) -> Any:
+    """KV usage as it should be now: as read, and `each` more for every request that took a seat since (`moved`)."""
+    return least(1.0, most(0.0, kv_usage + moved * each))
 
 
 class Pool:
@@ -111,7 +117,7 @@ class Pool:
         if row is None:
             return
         read = self._read
-        read.waiting[row], read.running[row] = read.net(row)
+        read.waiting[row], read.running[row], read.kv_usage[row] = read.net(row)
         read.store(row, reading, now, float(read.interval_s[row]), noted=float(read.inflight[row]))
         self._stale = True
 
@@ -141,13 +147,14 @@ class Pool:
         if not self._all_known:
             self._stale = True
         elif not self._stale:
-            shown["waiting"][row], shown["running"][row] = read.net(row)
+            shown["waiting"][row], shown["running"][row], shown["kv_usage"][row] = read.net(row)
 
     def _show(self, row: int) -> None:
         """Bring one row up to date; right only while every row is known."""
         for name in COLUMNS:
             self._shown[name][row] = getattr(self._read, name)[row]
-        self._shown["waiting"][row], self._shown["running"][row] = self._read.net(row)
+        shown = self._shown
+        shown["waiting"][row], shown["running"][row], shown["kv_usage"][row] = self._read.net(row)
 
     def _refresh(self, now: float) -> None:
         read, shown = self._read, self._shown
@@ -156,7 +163,7 @@ class Pool:
         self._known.flags.writeable = False
         for name in COLUMNS:
             shown[name][:] = getattr(read, name)
-        shown["waiting"][:], shown["running"][:] = read.net_all()
+        shown["waiting"][:], shown["running"][:], shown["kv_usage"][:] = read.net_all()
         known = self._known
         self._all_known = bool(known.all())
         if not self._all_known:
@@ -185,6 +192,8 @@ class _Readings:
         self.inflight_then = np.zeros(n)
         """In flight when the last scrape that came back was sent."""
         self.most_running = np.zeros(n)
+        self.kv_each = np.zeros(n)
+        """KV usage per running request, as last read with any running."""
         self.loras: list[tuple[frozenset[str], frozenset[str]]] = [(frozenset(), frozenset())] * n
         self.attributes: dict[str, tuple[Column, Mask]] = {}
 
@@ -210,6 +219,8 @@ class _Readings:
             if value is not None:
                 getattr(self, name)[row] = value
         self.most_running[row] = max(self.most_running[row], self.running[row])
+        if reading.kv_usage is not None and self.running[row] >= 1.0:
+            self.kv_each[row] = self.kv_usage[row] / self.running[row]
         self.inflight_then[row] = self.noted[row] if noted is None else noted
         self.read_at[row], self.interval_s[row] = now, interval_s
         if reading.running_loras is not None or reading.waiting_loras is not None:
@@ -220,15 +231,19 @@ class _Readings:
             values, present = self.attributes[key]
             values[row], present[row] = value, True
 
-    def net(self, row: int) -> tuple[float, float]:
-        """`net_load` of one row."""
+    def net(self, row: int) -> tuple[float, float, float]:
+        """Waiting, running and KV usage of one row as they should be now."""
         net = float(self.inflight[row] - self.inflight_then[row])
-        return net_load(float(self.waiting[row]), float(self.running[row]), net, float(self.most_running[row]))
+        read = float(self.running[row])
+        waiting, running = net_load(float(self.waiting[row]), read, net, float(self.most_running[row]))
+        return waiting, running, net_kv(float(self.kv_usage[row]), running - read, float(self.kv_each[row]))
 
-    def net_all(self) -> tuple[Column, Column]:
-        """`net_load` of every row."""
+    def net_all(self) -> tuple[Column, Column, Column]:
+        """The same of every row."""
+        arithmetic = {"least": np.minimum, "most": np.maximum}
         net = self.inflight - self.inflight_then
-        return net_load(self.waiting, self.running, net, self.most_running, least=np.minimum, most=np.maximum)
+        waiting, running = net_load(self.waiting, self.running, net, self.most_running, **arithmetic)
+        return waiting, running, net_kv(self.kv_usage, running - self.running, self.kv_each, **arithmetic)
 
 
 def _read_only(values: Column) -> Column:

@@ -81,6 +81,29 @@ def test_what_was_in_flight_when_the_scrape_went_out_is_in_its_answer() -> None:
     assert made.snapshot(1.0).waiting.tolist() == [1]
 
 
+def test_kv_usage_follows_the_requests_that_took_or_left_a_seat() -> None:
+    made = pool(A, B)
+    read(made, A, waiting=0, running=8, kv_usage=0.8)
+    read(made, B, waiting=0, running=8, kv_usage=0.4)
+    charges = [made.ledger.charge(A.key) for _ in range(2)]
+    read(made, A, waiting=0, running=4, kv_usage=0.2)
+    made.ledger.charge(A.key)
+    assert made.snapshot(0.0).kv_usage.tolist() == pytest.approx([0.25, 0.4])
+    for charge in charges:
+        charge.close()
+    assert made.snapshot(0.0).kv_usage.tolist() == pytest.approx([0.15, 0.4])
+
+
+def test_an_idle_endpoint_fills_at_the_rate_its_requests_had_when_it_last_ran_any() -> None:
+    made = pool(A)
+    read(made, A, waiting=0, running=4, kv_usage=0.4)
+    read(made, A, waiting=0, running=0, kv_usage=0.0)
+    for _ in range(20):
+        made.ledger.charge(A.key)
+    seen = made.snapshot(0.0)
+    assert (seen.running.tolist(), seen.kv_usage.tolist()) == ([4], pytest.approx([0.4]))
+
+
 def test_an_endpoint_nothing_fresh_is_known_of_holds_the_mean_of_the_others() -> None:
     made = pool(A, B, C)
     read(made, A, waiting=2, running=1, kv_usage=0.2)
