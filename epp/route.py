@@ -61,6 +61,7 @@ class Router:
         self._clock = clock
         self._worked = worked
         self._worked_before = worked()
+        """What the thread had done when the latest decision began."""
         self._asked_load: dict[str, float] = {}
 
     def open(self) -> Exchange:
