@@ -48,6 +48,12 @@ class Options:
     """Ignore the subset of endpoints that the gateway asks for."""
     ha_enable_leader_election: of.Switch = False
     """One replica leads and is ready, the others wait."""
+    ha_lease_duration: of.SomeSeconds = 15.0
+    """Ours: a leader that has not renewed its lease for so long is taken to be dead. Whole seconds."""
+    ha_renew_deadline: of.SomeSeconds = 10.0
+    """Ours: a leader that could not renew for so long stops leading by itself, before others may."""
+    ha_retry_period: of.SomeSeconds = 2.0
+    """Ours: between two attempts to renew or to take the lease."""
 
     config_file: Annotated[of.Text, of.Section("Configuration")] = ""
     """Path of the EndpointPickerConfig."""
@@ -55,6 +61,9 @@ class Options:
     """The EndpointPickerConfig itself."""
     allow_experimental_plugins: of.Switch = False
     """Allow plug-ins marked alpha."""
+    plugins_path: of.Text = ""
+    """Ours: directory of plug-ins, one name.py each, loaded and reloaded with the configuration. Whoever writes there
+    runs code in the picker. Empty = none."""
 
     decision_timeout: Annotated[of.SomeSeconds, of.Section("Requests (ours)")] = 30.0
     """From a request's last byte to its answer, queueing excluded; then 503. Envoy has no timer of its own here."""

@@ -192,6 +192,13 @@ OURS = (
     Spec("held_bytes", "gauge", (), "Request bodies held in memory."),
     Spec("body_refused_total", "counter", ("reason",), "Request bodies refused for their size."),
     Spec("loop_lag_seconds", "histogram", (), "How late the event loop came round.", LAG_S),
+    Spec("config_reload_total", "counter", ("result",), "Changed configurations taken up or refused."),
+    Spec("config_loaded_timestamp_seconds", "gauge", (), "When the configuration in force was loaded, since 1970."),
+    Spec("leader", "gauge", (), "1 while this replica leads; absent without leader election."),
+    Spec("watch_synced", "gauge", ("resource",), "1 while a kind of object is listed and watched."),
+    Spec("watch_errors_total", "counter", ("resource", "cause"), "Lists and watches that failed."),
+    Spec("watched_objects", "gauge", ("resource",), "Objects of a kind that are known."),
+    Spec("broken_objects", "gauge", ("resource",), "Objects of a kind that can't be used as they are."),
 )
 
 STREAMS = (
