@@ -58,6 +58,10 @@ OUR_DEFAULTS = {
     "max_cooling_share": 0.5,
     "transport": "grpcio",
     "scrape_budget": 0.1,
+    "plugins_path": "",
+    "ha_lease_duration": 15.0,
+    "ha_renew_deadline": 10.0,
+    "ha_retry_period": 2.0,
     "help": False,
 }
 
