@@ -11,6 +11,7 @@ from epp.bodies.rewrite import ModelMapper
 from epp.headers import Headers, Metadata
 from epp.observe import Trace
 from epp.pool.ledger import Charge
+from epp.rules import Rules
 from epp.types import Decision, Endpoint, Outcome, Refused, Request
 
 if TYPE_CHECKING:
@@ -28,11 +29,14 @@ class Exchange:
 
     __slots__ = (
         "_bytes", "_ended", "_failure", "_first_at", "_forwarded", "_forwarded_at", "_last_at", "_mapper", "_reader",
-        "_router", "_settled", "_sse", "charges", "decision", "parser", "received_at", "request", "status", "trace",
+        "_router", "_settled", "_sse", "charges", "decision", "parser", "received_at", "request", "rules", "status",
+        "trace",
     )  # fmt: skip
 
-    def __init__(self, router: Router, received_at: float) -> None:
+    def __init__(self, router: Router, rules: Rules, received_at: float) -> None:
         self._router = router
+        self.rules = rules
+        """Those in force when the request came: a reload does not change them half-way."""
         self.received_at = received_at
         self.request = Request(received_at=received_at)
         self.decision: Decision | None = None
@@ -131,7 +135,7 @@ class Exchange:
             self._blame("missing")
         outcome = self._outcome("natural" if self.natural else cause)
         router = self._router
-        metadata = router.rules.hooks.finished(self.request, self.decision, outcome, router.observer.hook_failed)
+        metadata = self.rules.hooks.finished(self.request, self.decision, outcome, router.observer.hook_failed)
         self._router.observer.ended(self.request, self.decision, outcome)
         if self.trace is not None:
             self.trace.end(status=self.status, error=outcome.failure)
@@ -177,7 +181,7 @@ class Exchange:
 
     def _hooked_headers(self, decision: Decision, seen: tuple[Headers, Metadata]) -> dict[str, str]:
         router = self._router
-        found = router.rules.hooks.response_headers(self.request, decision, seen, router.observer.hook_failed)
+        found = self.rules.hooks.response_headers(self.request, decision, seen, router.observer.hook_failed)
         if router.habits.emit_decision_id:
             found["x-epp-decision-id"] = router.observer.decision_id(decision)
         return found

@@ -31,6 +31,9 @@ class Observer(Protocol):
 
     def refused(self, request: Request, refusal: Refused) -> None: ...
 
+    def rewritten(self, request: Request, by: str) -> None:
+        """A rule of the rewrite `by` chose the request's model."""
+
     def inflight(self, request: Request, endpoint: Endpoint, requests: int, tokens: float) -> None:
         """So much more (or, below 0, less) is in flight to `endpoint`."""
 

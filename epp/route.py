@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from epp.observe import Observer
 from epp.pool.health import Health
 from epp.pool.table import Pool
 from epp.profiles import Given, Slow, Wait, any_endpoint, decide
+from epp.rewrites import Steering
 from epp.rules import Forward, Habits, Rules
 from epp.suspension import SLOW_S, Suspensions, Worked, thread_worked
 from epp.types import Decision, Refused, Request
@@ -55,8 +56,8 @@ class Router:
         self.now = now
         self.habits = habits
         self.suspensions = Suspensions()
-        self.objectives: Mapping[str, int] = {}
-        """Priority by objective name."""
+        self.steering = Steering()
+        """Swapped as a whole when objectives or rewrites change."""
         self._rng = rng
         self._clock = clock
         self._worked = worked
@@ -66,7 +67,7 @@ class Router:
 
     def open(self) -> Exchange:
         """A request's headers have arrived."""
-        return Exchange(self, self.now())
+        return Exchange(self, self.rules, self.now())
 
     def pick(
         self, exchange: Exchange, headers: Headers, metadata: Metadata, body: bytes | None, bodiless: bool
@@ -78,7 +79,7 @@ class Router:
             if bodiless:
                 return self._bodiless(exchange, metadata)
             parsed = self._parse(exchange, body)
-            self._arrive(request)
+            self._arrive(exchange)
             return self._decide(exchange, metadata, parsed, body)
         except Refused as refusal:
             exchange.refuse(refusal)
@@ -91,7 +92,7 @@ class Router:
             path=request_path(headers),
             headers=headers,
             objective=objective,
-            priority=self.objectives.get(objective, 0),
+            priority=self.steering.objectives.get(objective, 0),
             fairness_id=names.first(headers, names.FAIRNESS),
             slo_ttft_ms=names.number(headers, names.SLO_TTFT),
             slo_tpot_ms=names.number(headers, names.SLO_TPOT),
@@ -105,11 +106,15 @@ class Router:
         parser: Parser | None = None
         parsed = Parsed(api="raw")
         if body is not None:
-            parser = self.rules.parsers.find(request.path)
+            parser = exchange.rules.parsers.find(request.path)
             parsed = parser.parse(body, request.path, request.headers)
             request.body_bytes = len(body)
         request.incoming_model = parsed.model
         request.model = rewrite or parsed.model
+        rule = self.steering.rewrites.find(parsed.model) if parsed.rewritable else None
+        if rule is not None:
+            request.model = rule.model(self._rng.random())
+            self.observer.rewritten(request, rule.by)
         if parsed.rewritable and not request.model:
             raise Refused(400, "model not found in request body", by="parser")
         request.stream = parsed.stream
@@ -119,8 +124,9 @@ class Router:
         exchange.parser = None if parsed.skip_response else parser
         return parsed
 
-    def _arrive(self, request: Request) -> None:
-        self.rules.hooks.arrived(request, self.observer.hook_failed)
+    def _arrive(self, exchange: Exchange) -> None:
+        request = exchange.request
+        exchange.rules.hooks.arrived(request, self.observer.hook_failed)
         request.fairness_id = request.fairness_id or request.attributes.get("agent-identity", "") or "default-flow"
 
     def _given(self, request: Request, metadata: Metadata) -> Given:
@@ -150,7 +156,8 @@ class Router:
         self, exchange: Exchange, metadata: Metadata, parsed: Parsed, body: bytes | None
     ) -> Forward | Awaitable[Forward]:
         self._worked_before = self._worked()
-        waiting = decide(self.rules.setup, self._given(exchange.request, metadata), self.rules.columns)
+        rules = exchange.rules
+        waiting = decide(rules.setup, self._given(exchange.request, metadata), rules.columns)
         try:
             slow = next(waiting)
         except StopIteration as done:
@@ -183,7 +190,7 @@ class Router:
         if names.asks_conditional(request.headers):
             _demand_cached(decision)
         headers = self._own_headers(exchange)
-        headers.update(self.rules.hooks.picked(request, decision))
+        headers.update(exchange.rules.hooks.picked(request, decision))
         self._charge(exchange, decision)
         self._probe(decision)
         headers.update(self._load_question(parsed, decision))

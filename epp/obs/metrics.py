@@ -60,10 +60,13 @@ class Metrics:
         self._flaws = families.cells("plugin_flaws_total")
         self._gaps = families.histograms("request_streaming_itl_seconds")
 
-    def configured(self, plugin_types: Mapping[str, str], models: Iterable[str] = ()) -> None:
-        """Another configuration is in force; `models` are named by the operator and never become `other`."""
+    def configured(self, plugin_types: Mapping[str, str]) -> None:
+        """Another configuration is in force."""
         self._plugin_types = plugin_types
         self._places.clear()
+
+    def keep_models(self, models: Iterable[str]) -> None:
+        """These models are named by the operator and never become `other`."""
         self._models.keep(models)
 
     def built(self, commit: str, build_ref: str) -> None:

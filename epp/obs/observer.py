@@ -70,6 +70,9 @@ class Observers:
                 text, refusal.status, refusal.reason or refusal.code, refusal.by, extra={"x-request-id": request.id}
             )
 
+    def rewritten(self, request: Request, by: str) -> None:
+        self.metrics.rewritten(by, request.incoming_model, request.model)
+
     def inflight(self, request: Request, endpoint: Endpoint, requests: int, tokens: float) -> None:
         if requests or tokens:
             self.metrics.inflight(endpoint, request, PRODUCER, requests, tokens)

@@ -50,6 +50,9 @@ class Notes:
     def refused(self, request: Request, refusal: Refused) -> None:
         self.heard.append(("refused", refusal.status))
 
+    def rewritten(self, request: Request, by: str) -> None:
+        self.heard.append(("rewritten", (by, request.incoming_model, request.model)))
+
     def inflight(self, request: Request, endpoint: Endpoint, requests: int, tokens: float) -> None:
         self.inflight_requests += requests
 

@@ -185,7 +185,7 @@ def test_models_beyond_the_cap_become_other() -> None:
 
 def test_models_the_operator_named_are_always_told_apart() -> None:
     board = Board()
-    board.metrics.configured({}, models=["mine"])
+    board.metrics.keep_models(["mine"])
     for i in range(MOST_VALUES):
         board.scheduled(Request(model=f"m{i}", incoming_model=f"m{i}"))
     board.scheduled(Request(model="mine", incoming_model="mine"))
