@@ -107,25 +107,24 @@ class Api:
         async with self._answer(method, path, query or {}, limits, body) as answer:
             return await answer.read()
 
-    async def batches(self, path: str, *, query: Mapping[str, str], silent_s: float) -> AsyncIterator[list[bytes]]:
-        """The lines of a watch, as many at once as have arrived. Raises ApiError; silence of `silent_s` is one too."""
+    @asynccontextmanager
+    async def stream(
+        self, path: str, *, query: Mapping[str, str], silent_s: float
+    ) -> AsyncIterator[AsyncIterator[list[bytes]]]:
+        """A watch, open once this is entered: its lines, as many at once as have arrived.
+
+        Raises ApiError; silence of `silent_s` seconds is one too, with the reason Timeout.
+        """
         limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silent_s)
         async with self._answer("GET", path, query, limits) as answer:
-            rest = b""
-            async for piece in answer.content.iter_any():
-                *lines, rest = (rest + piece).split(b"\n")
-                if lines:
-                    yield lines
-                if len(rest) > LONGEST_LINE:
-                    raise ApiError(0, f"a line of more than {LONGEST_LINE} bytes from {path}")
-            if rest:
-                yield [rest]
+            yield _lines(answer.content)
 
     async def lines(self, path: str, *, query: Mapping[str, str], silent_s: float) -> AsyncIterator[bytes]:
         """The same, a line at a time."""
-        async for lines in self.batches(path, query=query, silent_s=silent_s):
-            for line in lines:
-                yield line
+        async with self.stream(path, query=query, silent_s=silent_s) as batches:
+            async for lines in batches:
+                for line in lines:
+                    yield line
 
     @asynccontextmanager
     async def _answer(
@@ -148,7 +147,8 @@ class Api:
         except (aiohttp.ClientError, OSError, TimeoutError, asyncio.IncompleteReadError, ConfigException) as error:
             if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
                 await self._renew()
-            raise ApiError(0, f"{method} {self.host}{path}: {_told(error, limits)}") from error
+            reason = "Timeout" if isinstance(error, TimeoutError) else ""
+            raise ApiError(0, f"{method} {self.host}{path}: {_told(error, limits)}", reason) from error
 
     async def _sent(
         self, method: str, url: str, body: bytes | None, limits: aiohttp.ClientTimeout
@@ -175,6 +175,18 @@ class Api:
         former, self._client = self._client, fresh
         # Others are in the middle of requests on the former; watches that still go on then connect anew.
         asyncio.get_running_loop().call_later(60.0, _close_later, former)
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[list[bytes]]:
+    rest = b""
+    async for piece in content.iter_any():
+        *lines, rest = (rest + piece).split(b"\n")
+        if lines:
+            yield lines
+        if len(rest) > LONGEST_LINE:
+            raise ApiError(0, f"a line of more than {LONGEST_LINE} bytes")
+    if rest:
+        yield [rest]
 
 
 def _close_later(client: Any) -> None:  # Any: the library's client is not annotated
