@@ -11,6 +11,8 @@ from epp.pool.health import Health
 from epp.pool.table import Pool
 from epp.types import Change, Reading
 
+MOST_TOLD = 20
+"""Endpoints named in one line of the log."""
 IN_USE_S = 5.0
 """An endpoint counts as in use for so long after it was last found with requests in flight."""
 
@@ -30,8 +32,16 @@ class Membership:
             for forget in self._forget:
                 forget(key)
         if change.present or change.gone:
-            present = [endpoint.key for endpoint in change.present]
-            log.info("endpoints changed", extra={"present": present, "gone": change.gone, "now": len(self._pool)})
+            present = _some([endpoint.key for endpoint in change.present])
+            log.info(
+                "endpoints changed", extra={"present": present, "gone": _some(change.gone), "now": len(self._pool)}
+            )
+
+
+def _some(keys: Sequence[str]) -> list[str]:
+    """For a line of the log: a pool may have a thousand."""
+    more = [f"and {len(keys) - MOST_TOLD} more"] if len(keys) > MOST_TOLD else []
+    return [*keys[:MOST_TOLD], *more]
 
 
 class PoolReadings:

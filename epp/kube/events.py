@@ -74,7 +74,7 @@ class Decoder(Generic[R]):
                 failure = msgspec.json.decode(event.object, type=Failure)
                 raise ApiError(failure.code, failure.message, failure.reason)
             if event.type == "BOOKMARK":
-                return Seen(msgspec.json.decode(event.object, type=Record).metadata.resource_version, None)
+                return Seen(_identity(event.object)[1], None)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ApiError(0, f"a line that can't be read: {error}", "Garbled") from None
         found = self._object(event.object)

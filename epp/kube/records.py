@@ -16,7 +16,7 @@ class Metadata(msgspec.Struct, frozen=True, rename="camel"):
     name: str = ""
     namespace: str = ""
     resource_version: str = ""
-    creation_timestamp: str = ""
+    creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
@@ -34,7 +34,7 @@ class Condition(msgspec.Struct, frozen=True):
 
 
 class PodStatus(msgspec.Struct, frozen=True, rename="camel"):
-    pod_ip: Annotated[str, Meta()] = msgspec.field(default="", name="podIP")
+    pod_ip: str = msgspec.field(default="", name="podIP")
     conditions: tuple[Condition, ...] | None = None
 
 

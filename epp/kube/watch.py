@@ -19,13 +19,14 @@ from epp.kube.records import Record
 
 log = logging.getLogger("epp.kube")
 R = TypeVar("R", bound=Record)
+C_contra = TypeVar("C_contra", bound=Record, contravariant=True)
 Phase = Literal["starting", "synced", "lagging", "absent", "forbidden", "failing"]
 """Nothing known yet · listed and watched · listed, but the watch is cut · the server has no such kind · we may not ·
 never listed, and the last attempt failed."""
 PAGE = 500
 """Objects a page: half a megabyte of pods or so, decoded in a millisecond or two."""
 PATIENT = 3
-"""Attempts to go on with a watch that the server answers with an error; then everything is listed anew."""
+"""So often an error is taken for a passing one: then a watch is listed anew, a kind is believed to be gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,41 +82,53 @@ Changes = Mapping[str, R | None]
 """By name; None = gone."""
 
 
-class Watch(Generic[R]):
-    """Objects of one kind: `known` by name, and `changed` hears what became of them since it last heard."""
+class Follower(Protocol[C_contra]):
+    """Who wants to know. Called on the event loop, must not wait."""
 
-    def __init__(
-        self,
-        server: Server,
-        kind: Kind[R],
-        changed: Callable[[Changes[R]], None],
-        *,
-        hears: Hears,
-        clock: Callable[[], float],
-        chance: Callable[[], float],
-        pace: Pace = Pace(),
-    ) -> None:
+    def changed(self, changes: Changes[C_contra]) -> None:
+        """Objects came, changed or went since this was called last."""
+
+    def moved(self) -> None:
+        """The watch stands otherwise than before: its first list is complete, its `phase` is another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """Time and chance, and who hears how watching goes."""
+
+    hears: Hears
+    clock: Callable[[], float]
+    chance: Callable[[], float]
+    pace: Pace = field(default_factory=Pace)
+
+
+class Watch(Generic[R]):
+    """Objects of one kind: `known` by name, and a follower who hears what becomes of them."""
+
+    def __init__(self, server: Server, kind: Kind[R], follower: Follower[R], around: Around) -> None:
         self.kind = kind
         self.known: dict[str, R] = {}
         self.broken: dict[str, str] = {}
         """Problem by name. The former version of such an object stays in `known`."""
+        self.listed = False
         self.phase: Phase = "starting"
         self.problem = ""
         self.heard_at: float | None = None
         self._server = server
-        self._changed = changed
-        self._hears = hears
-        self._clock = clock
-        self._chance = chance
-        self._pace = pace
+        self._follower = follower
+        self._hears = around.hears
+        self._clock = around.clock
+        self._chance = around.chance
+        self._pace = around.pace
         self._decoder = Decoder(kind.record)
         self._version = ""
         self._attempts = 0
+        self._absences = 0
 
     @property
     def decided(self) -> bool:
-        """Whether it is known what there is: listed at least once, or nothing to list."""
-        return self.phase not in {"starting", "failing"}
+        """Whether it is known what there is: listed at least once, or nothing that could be listed."""
+        return self.listed or self.phase in {"absent", "forbidden"}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -144,7 +157,11 @@ class Watch(Generic[R]):
             query["continue"] = meta.next
             await asyncio.sleep(0)
         self._version = meta.resource_version
+        self._absences = 0
         self._take(found, gone=[name for name in (*self.known, *self.broken) if name not in found])
+        if not self.listed:
+            self.listed = True
+            self._follower.moved()
 
     async def _follow(self) -> None:
         lasts_s = int(self._pace.lasts_s * (1.0 + self._chance())) or 1
@@ -192,7 +209,7 @@ class Watch(Generic[R]):
         if changes or len(self.broken) != broken_before:
             self._tell()
         if changes:
-            self._changed(changes)
+            self._follower.changed(changes)
 
     def _complain(self, found: Broken) -> None:
         if self.broken.get(found.name) == found.problem:
@@ -212,8 +229,7 @@ class Watch(Generic[R]):
         self._hears.watch_failed(self.kind.resource, _cause(error))
         if error.status == 404:
             self._version = ""
-            self._take({}, gone=list({**self.known, **self.broken}))
-            self._stands("absent", "the API server has no such kind; it is asked again now and then")
+            self._missing()
         elif error.status == 403:
             self._version = ""
             self._stands("forbidden", f"{error.message}; give the service account get, list and watch")
@@ -221,7 +237,19 @@ class Watch(Generic[R]):
             if self._attempts >= PATIENT and (error.status or error.reason == "Garbled"):
                 # As when etcd was restored: the server knows no such version, and may never.
                 self._version = ""
-            self._stands("lagging" if self.decided else "failing", str(error))
+            self._stands("lagging" if self.listed else "failing", str(error))
+
+    def _missing(self) -> None:
+        """The server has no such kind. If it had, that is believed when it says so again: one that starts may err."""
+        self._absences += 1
+        if self.listed and self._absences < PATIENT:
+            self._stands(
+                "lagging", "the API server says that it has no such kind; what was there counts until it insists"
+            )
+            return
+        self._take({}, gone=list({**self.known, **self.broken}))
+        self.listed = False
+        self._stands("absent", "the API server has no such kind; it is asked again now and then")
 
     def _patience(self, error: ApiError) -> float:
         if error.expired and not self._attempts:
@@ -246,6 +274,7 @@ class Watch(Generic[R]):
             else:
                 log.warning("%s: %s: %s", self.kind.resource, phase, problem)
             self._tell()
+            self._follower.moved()
 
     def _tell(self) -> None:
         self._hears.watch_stands(

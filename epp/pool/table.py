@@ -49,7 +49,7 @@ class Pool:
     def __init__(self, *, stale_after_s: float = STALE_AFTER_S) -> None:
         self.ledger = Ledger(self._inflight_changed)
         self.synced = False
-        """True once a feed has delivered the endpoints for the first time."""
+        """Whether it is known which endpoints there are: a feed told, and did not say later that it no longer knows."""
         self._stale_after_s = stale_after_s
         self._records: tuple[Endpoint, ...] = ()
         self._row: dict[str, int] = {}
@@ -93,6 +93,10 @@ class Pool:
             load = self.ledger.load(key)
             self._read.inflight[row], self._read.inflight_tokens[row] = load.requests, load.tokens
         self._stale = True
+
+    def lost(self) -> None:
+        """It is no longer known which endpoints there are, until `apply` tells."""
+        self.synced = False
 
     def sent(self, key: str) -> None:
         """A scrape of `key` goes out now: what is in flight at this moment is what its answer will include."""
