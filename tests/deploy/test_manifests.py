@@ -21,6 +21,7 @@ OTHERS = {
     "endpoints file": lambda value: isinstance(value.get("endpoints"), list),
     "compose file": lambda value: isinstance(value.get("services"), dict),
     "Prometheus rules": lambda value: isinstance(value.get("groups"), list),
+    "panels of a dashboard": lambda value: isinstance(value.get("rows"), dict),
 }
 """What YAML under deploy/ may be besides Kubernetes objects and Helm values; each has a test of its own somewhere."""
 
