@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 import msgspec
 import yaml
 from aiohttp import web
 
-from tests.apiserver import tables
 from tests.apiserver.errors import ApiError, bad_request, unknown_format
 from tests.apiserver.kinds import Kind
 from tests.apiserver.patches import APPLY, JSON_PATCH, MERGE_PATCH, STRATEGIC, json_patch, merge
-from tests.apiserver.reads import Page
 from tests.apiserver.store import Object, Stored
 from tests.apiserver.strategic import strategic
+from tests.apiserver.tables import View
 from tests.apiserver.writes import Deletion
 
 _JSON_OR_YAML = ("application/json", "application/yaml")
+GZIP_BYTES = 128 * 1024
 HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
 _REASONS = {
     400: "BadRequest",
@@ -53,16 +54,18 @@ def faulty(code: int) -> ApiError:
     return ApiError(code, _REASONS.get(code, ""), f"the server answers {code} in this test", **again)
 
 
-def object_response(
-    request: web.BaseRequest, found: Stored | Object, status: int = 200, kind: Kind | None = None
-) -> web.Response:
+def object_response(view: View, found: Stored | Object, status: int = 200) -> web.Response:
+    """What a dry run would have stored is shown whole."""
     if isinstance(found, Stored):
-        return raw_response(tables.form(request)(found), status)
+        return raw_response(view.object(found), status)
     return json_response(found, status)
 
 
-def list_response(request: web.BaseRequest, kind: Kind, page: Page) -> web.Response:
-    return raw_response(tables.list_form(request, kind, page))
+def list_response(request: web.BaseRequest, content: bytes) -> web.Response:
+    """Large ones are compressed for who can read that, as the real server does."""
+    if len(content) < GZIP_BYTES or "gzip" not in request.headers.get("Accept-Encoding", ""):
+        return raw_response(content)
+    return raw_response(gzip.compress(content, 1), headers={"Content-Encoding": "gzip", "Vary": "Accept-Encoding"})
 
 
 async def sent(request: web.BaseRequest, kind: Kind, namespace: str) -> Object:

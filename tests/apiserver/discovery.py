@@ -1,4 +1,4 @@
-"""What the server has: /version, /api, /apis and the lists of resources."""
+"""What the server has: /version, /api, /apis and the lists of resources, one by one or all in one document."""
 
 from __future__ import annotations
 
@@ -21,21 +21,29 @@ VERSION = {
     "compiler": "gc",
     "platform": "linux/amd64",
 }
+_AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+_ALL = {"pods", "services", "deployments"}
+"""What `kubectl get all` means."""
+_STATUS_VERBS = ["get", "patch", "update"]
 
 
 def answer(request: web.BaseRequest, kinds: list[Kind]) -> web.Response:
-    body = msgspec.json.encode(document(request.path, kinds))
-    return web.Response(body=body, headers={"Content-Type": "application/json"})
+    steps = tuple(step for step in request.path.split("/") if step)
+    if steps in {("api",), ("apis",)} and _AGGREGATED in request.headers.get("Accept", "").replace(" ", ""):
+        groups = [""] if steps == ("api",) else _groups(kinds)
+        return _json(_aggregated(groups, kinds), _AGGREGATED)
+    return _json(_document(steps, kinds), "application/json")
 
 
-def document(path: str, kinds: list[Kind]) -> dict[str, Any]:
-    """The discovery document at a path; raises PageNotFound."""
-    steps = [step for step in path.split("/") if step]
-    match steps:
-        case ["version"]:
-            return VERSION
-        case ["api"]:
-            return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
+def _json(content: Any, form: str) -> web.Response:
+    return web.Response(body=msgspec.json.encode(content), headers={"Content-Type": form})
+
+
+def _document(steps: tuple[str, ...], kinds: list[Kind]) -> dict[str, Any]:
+    """Raises PageNotFound."""
+    if steps in _FIXED:
+        return _FIXED[steps]
+    match list(steps):
         case ["apis"]:
             groups = [_group(group, kinds) for group in _groups(kinds)]
             return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
@@ -46,6 +54,14 @@ def document(path: str, kinds: list[Kind]) -> dict[str, Any]:
         case ["apis", group, version]:
             return _resources(group, version, kinds)
     raise PageNotFound
+
+
+_PATHS = ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+_FIXED: dict[tuple[str, ...], dict[str, Any]] = {
+    (): {"paths": _PATHS},
+    ("version",): VERSION,
+    ("api",): {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []},
+}
 
 
 def _groups(kinds: list[Kind]) -> list[str]:
@@ -63,23 +79,48 @@ def _resources(group: str, version: str, kinds: list[Kind]) -> dict[str, Any]:
     if not own:
         raise PageNotFound
     listed = [entry for kind in own for entry in _entries(kind)]
-    return {
-        "kind": "APIResourceList",
-        "apiVersion": "v1",
-        "groupVersion": own[0].api_version,
-        "resources": listed,
-    }
+    head = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": own[0].api_version}
+    return head | {"resources": listed}
 
 
 def _entries(kind: Kind) -> list[dict[str, Any]]:
-    entry: dict[str, Any] = {
-        "name": kind.plural,
-        "singularName": kind.singular,
-        "namespaced": kind.namespaced,
-        "kind": kind.kind,
-        "verbs": list(kind.verbs),
-    }
-    if kind.short:
-        entry["shortNames"] = list(kind.short)
+    entry = {"name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind}
+    entry |= {"verbs": list(kind.verbs)} | _names(kind)
     status = {"name": f"{kind.plural}/status", "singularName": "", "namespaced": kind.namespaced, "kind": kind.kind}
-    return [entry, status | {"verbs": ["get", "patch", "update"]}] if kind.status else [entry]
+    return [entry, status | {"verbs": _STATUS_VERBS}] if kind.status else [entry]
+
+
+def _names(kind: Kind) -> dict[str, Any]:
+    """Only what is not empty."""
+    names = {"shortNames": list(kind.short), "categories": ["all"] if kind.plural in _ALL else []}
+    return {name: listed for name, listed in names.items() if listed}
+
+
+def _aggregated(groups: list[str], kinds: list[Kind]) -> dict[str, Any]:
+    items = [{"metadata": {"name": group}, "versions": _versions(group, kinds)} for group in groups]
+    return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
+
+
+def _versions(group: str, kinds: list[Kind]) -> list[dict[str, Any]]:
+    own = [kind for kind in kinds if kind.group == group]
+    return [
+        {
+            "version": version,
+            "freshness": "Current",
+            "resources": [_resource(kind) for kind in own if kind.version == version],
+        }
+        for version in dict.fromkeys(kind.version for kind in own)
+    ]
+
+
+def _resource(kind: Kind) -> dict[str, Any]:
+    response = {"group": kind.group, "version": kind.version, "kind": kind.kind}
+    resource = {
+        "resource": kind.plural,
+        "responseKind": response,
+        "scope": "Namespaced" if kind.namespaced else "Cluster",
+        "singularResource": kind.singular,
+        "verbs": list(kind.verbs),
+    } | _names(kind)
+    status = {"subresource": "status", "responseKind": response, "verbs": _STATUS_VERBS}
+    return resource | ({"subresources": [status]} if kind.status else {})

@@ -76,6 +76,10 @@ def expired(asked: int, oldest: int) -> ApiError:
     return ApiError(410, "Expired", f"too old resource version: {asked} ({oldest})")
 
 
+def expired_list() -> ApiError:
+    return ApiError(410, "Expired", "The resourceVersion for the provided list is too old.")
+
+
 def expired_continue(restart: str = "") -> ApiError:
     """`restart` is a token that goes on from the same key with what is stored now."""
     message = (
@@ -103,7 +107,7 @@ def unknown_format(accepted: tuple[str, ...]) -> ApiError:
 
 
 def not_acceptable() -> ApiError:
-    message = "only the following media types are accepted: application/json, application/yaml"
+    message = "only the following media types are accepted: application/json"
     return ApiError(406, "NotAcceptable", message)
 
 

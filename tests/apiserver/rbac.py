@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,14 @@ class User:
 class Access:
     """The table. None instead of one: everything is allowed to everybody."""
 
-    def __init__(self, table: Mapping[str, tuple[str, list[Rule]]] | None) -> None:
+    def __init__(
+        self,
+        table: Mapping[str, tuple[str, list[Rule]]] | None,
+        bound: Callable[[User], list[Rule]] = lambda _: [],
+    ) -> None:
+        """`bound`: further rules of a user, from objects."""
         self._table = table
+        self._bound = bound
 
     def user(self, authorization: str) -> User:
         """Who a header `Authorization` speaks for; raises 401 for a token nobody has."""
@@ -55,7 +61,7 @@ class Access:
 
     def rules(self, user: User) -> list[Rule]:
         own = [rule for name, rules in (self._table or {}).values() if name == user.name for rule in rules]
-        return [*own, *_ANYBODY, *(_AUTHENTICATED if "system:authenticated" in user.groups else ())]
+        return [*own, *self._bound(user), *_ANYBODY, *(_AUTHENTICATED if "system:authenticated" in user.groups else ())]
 
     def allows(self, user: User, wanted: Asked) -> bool:
         if self._table is None or "system:masters" in user.groups:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from tests.apiserver.errors import bad_request, expired, expired_continue, invalid, too_large_version
+from tests.apiserver.errors import bad_request, expired_continue, expired_list, invalid, too_large_version
 from tests.apiserver.kinds import Kind
 from tests.apiserver.selectors import Test, both, fields, labels
 from tests.apiserver.store import Bucket, Key, Store, Stored
@@ -42,12 +42,15 @@ class Page:
         return head + msgspec.json.encode(self.metadata) + b',"items":[' + b",".join(s.item for s in self.items) + b"]}"
 
 
+META = "meta.k8s.io/v1"
+
+
 class Token(msgspec.Struct):
     """A continue token, as the real server writes it."""
 
-    start: str
+    v: str
     rv: int
-    v: str = "meta.k8s.io/v1"
+    start: str
 
     def text(self) -> str:
         return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode().rstrip("=")
@@ -61,6 +64,8 @@ def page(store: Store, kind: Kind, namespace: str, query: Mapping[str, str], *, 
     """One list request. `expire`: any continue token is too old."""
     bucket, wanted = store.bucket(kind), selected(kind, query)
     limit = number(kind, "limit", query.get("limit", ""))
+    if query.get("resourceVersion") == "0":
+        limit = 0  # as the real server ignores it there
     start, revision = ("", ""), store.revision
     objects, keys = bucket.objects, bucket.keys
     if token := query.get("continue", ""):
@@ -81,7 +86,7 @@ def _resume(query: Mapping[str, str], token: str, *, expire: bool) -> tuple[Key,
     decoded = _decoded(token)
     namespace, _, name = decoded.start.partition("/")
     if expire:
-        raise expired_continue(Token(decoded.start, -1).text())
+        raise expired_continue(Token(META, -1, decoded.start).text())
     return (namespace, name), decoded.rv
 
 
@@ -94,7 +99,7 @@ def _decoded(token: str) -> Token:
 
 def _snapshot(bucket: Bucket, revision: int, start: Key) -> dict[Key, Stored]:
     if revision < bucket.compacted:
-        raise expired_continue(Token("/".join(start), -1).text())
+        raise expired_continue(Token(META, -1, "/".join(start)).text())
     return bucket.at(revision)
 
 
@@ -112,7 +117,7 @@ def _version(store: Store, kind: Kind, query: Mapping[str, str]) -> int | None:
         raise too_large_version(wanted, store.revision)
     exact = match == "Exact" or (not match and wanted > 0 and query.get("limit", "0") not in {"", "0"})
     if exact and wanted < store.bucket(kind).compacted:
-        raise expired(wanted, store.bucket(kind).compacted)
+        raise expired_list()
     return wanted if exact else None
 
 
@@ -136,9 +141,12 @@ def _range(objects: dict[Key, Stored], keys: list[Key], namespace: str, start: K
 
 
 def _cut(found: list[Stored], wanted: Test | None, limit: int, revision: int) -> Page:
-    if wanted is not None:
-        found = [stored for stored in found if wanted(stored.content)]
-    if not limit or len(found) <= limit:
-        return Page(revision, found)
-    token = Token("/".join(found[limit].key), revision).text()
-    return Page(revision, found[:limit], token, None if wanted else len(found) - limit)
+    """With a selector the last page may be empty: the server stops at the limit without looking further."""
+    taken: list[Stored] = []
+    for at, stored in enumerate(found, 1):
+        if wanted is None or wanted(stored.content):
+            taken.append(stored)
+        if len(taken) == limit and at < len(found):
+            token = Token(META, revision, "/".join(stored.key) + "\0").text()
+            return Page(revision, taken, token, None if wanted else len(found) - at)
+    return Page(revision, taken)

@@ -12,6 +12,7 @@ from typing import Any, Self
 import yaml
 from aiohttp import web
 
+from tests.apiserver.bindings import bound_rules
 from tests.apiserver.crds import KNOWN
 from tests.apiserver.errors import not_found
 from tests.apiserver.faults import Faults
@@ -43,7 +44,8 @@ class ApiServer:
         self._store = Store(history)
         self._writer = Writer(self._store, clock, self._later if kubelet else None)
         self.faults = Faults(self._store)
-        self._face = Face(self._writer, Access(rbac), self.faults, bookmark_s, control)
+        access = Access(rbac, lambda user: bound_rules(self._store, user))
+        self._face = Face(self._writer, access, self.faults, bookmark_s, clock, control)
         self._runner: web.ServerRunner | None = None
         self._timers: set[asyncio.TimerHandle] = set()
         self._tls = False

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from tests.apiserver import bodies, discovery, openapi, tables
+from tests.apiserver import bodies, discovery, openapi
 from tests.apiserver.errors import ApiError, PageNotFound, bad_request, no_such_resource, not_allowed, not_found
 from tests.apiserver.faults import Faults
 from tests.apiserver.kinds import NAMESPACE, Kind
@@ -19,6 +19,7 @@ from tests.apiserver.reads import page
 from tests.apiserver.reviews import review
 from tests.apiserver.route import Asked, asked
 from tests.apiserver.store import Object, Stored
+from tests.apiserver.tables import View, view
 from tests.apiserver.watches import Sender, Stream, error_line
 from tests.apiserver.writes import Deletion, Writer
 
@@ -34,6 +35,7 @@ class Served:
     asked: Asked
     kind: Kind
     user: User
+    view: View
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -52,6 +54,7 @@ class Face:
     access: Access
     faults: Faults
     bookmark_s: float
+    clock: Callable[[], float]
     control: bool
     """Serve /faults, for a server that runs as a process."""
     requests: list[tuple[str, str, str]] = field(default_factory=list)
@@ -112,7 +115,9 @@ class Face:
 
     async def _resource(self, request: web.BaseRequest, wanted: Asked, user: User) -> web.StreamResponse:
         kind = self._kind(wanted)
-        served = Served(request, wanted, kind, user)
+        served = Served(
+            request, wanted, kind, user, view(request.headers.get("Accept", ""), request.query, self.clock())
+        )
         if wanted.subresource and not (wanted.subresource == "status" and kind.status and wanted.name):
             raise no_such_resource()
         if kind.namespaced and wanted.namespace == "" and wanted.verb not in {"list", "watch"}:
@@ -140,16 +145,15 @@ class Face:
         return stored
 
     async def _get(self, served: Served) -> web.StreamResponse:
-        return bodies.object_response(served.request, self._found(served))
+        return bodies.object_response(served.view, self._found(served))
 
     async def _list(self, served: Served) -> web.StreamResponse:
         expire = self.faults.expire_continue
         found = page(self.writer.store, served.kind, served.asked.namespace, served.query, expire=expire)
-        return bodies.list_response(served.request, served.kind, found)
+        return bodies.list_response(served.request, served.view.list(served.kind, found))
 
     async def _watch(self, served: Served) -> web.StreamResponse:
-        form = tables.form(served.request)
-        stream = Stream(self.writer.store, served.kind, served.asked.namespace, served.query, form)
+        stream = Stream(self.writer.store, served.kind, served.asked.namespace, served.query, served.view)
         watcher = self.writer.store.bucket(served.kind).follow()
         try:
             return await self._followed(served, stream, Sender(stream, watcher, self.faults, self.bookmark_s))
@@ -182,7 +186,7 @@ class Face:
         if served.asked.name:
             raise not_allowed()
         created = self.writer.create(served.kind, sent, dry_run=served.dry_run)
-        return bodies.object_response(served.request, created, 201, served.kind)
+        return bodies.object_response(served.view, created, 201)
 
     async def _update(self, served: Served) -> web.StreamResponse:
         sent = await bodies.sent(served.request, served.kind, served.asked.namespace)
@@ -192,7 +196,7 @@ class Face:
                 f"the name of the object ({name}) does not match the name on the URL ({served.asked.name})"
             )
         written, code = self._put(served, sent)
-        return bodies.object_response(served.request, written, code, served.kind)
+        return bodies.object_response(served.view, written, code)
 
     def _put(self, served: Served, sent: Object) -> tuple[Stored | Object, int]:
         key = (served.asked.namespace if served.kind.namespaced else "", served.asked.name)
@@ -208,14 +212,14 @@ class Face:
         old = self._found(served)
         sent = bodies.patched(served.kind, old, patch)
         written = self.writer.update(old, sent, subresource=served.asked.subresource, dry_run=served.dry_run)
-        return bodies.object_response(served.request, written, 200, served.kind)
+        return bodies.object_response(served.view, written, 200)
 
     async def _delete(self, served: Served) -> web.StreamResponse:
         deletion = await bodies.deletion(served.request)
         old = self._found(served)
         left = self.writer.delete(old, deletion, dry_run=served.dry_run)
         if served.kind.returns_deleted or left.content["metadata"].get("deletionTimestamp"):
-            return bodies.object_response(served.request, left)
+            return bodies.object_response(served.view, left)
         return bodies.json_response(bodies.deleted(old))
 
     async def _deletecollection(self, served: Served) -> web.StreamResponse:
@@ -223,7 +227,7 @@ class Face:
         found = page(self.writer.store, served.kind, served.asked.namespace, served.query)
         for stored in found.items:
             self.writer.delete(stored, Deletion(deletion.grace_s), dry_run=served.dry_run)
-        return bodies.list_response(served.request, served.kind, found)
+        return bodies.list_response(served.request, served.view.list(served.kind, found))
 
     _verbs: dict[str, Callable[[Any, Served], Awaitable[web.StreamResponse]]] = field(
         init=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,8 @@ from tests.apiserver.reads import LIST_OPTIONS, number, selected
 from tests.apiserver.route import true
 from tests.apiserver.selectors import Test
 from tests.apiserver.store import Change, Store, Stored, Watcher
+from tests.apiserver.tables import View
 
-Form = Callable[[Stored], bytes]
-"""An object as the client wants to see it."""
 TIMEOUT_S = 1800
 
 
@@ -31,7 +30,7 @@ class Stream:
     kind: Kind
     namespace: str
     query: Mapping[str, str]
-    form: Form
+    view: View
     wanted: Test | None = None
     version: int = 0
 
@@ -69,7 +68,7 @@ class Stream:
         return self.wanted is None or self.wanted(stored.content)
 
     def _line(self, type_: str, stored: Stored) -> bytes:
-        return b'{"type":"' + type_.encode() + b'","object":' + self.form(stored) + b"}\n"
+        return b'{"type":"' + type_.encode() + b'","object":' + self.view.object(stored) + b"}\n"
 
     def bookmark(self) -> bytes:
         """A version to come back with, in an object that has nothing else."""
