@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
@@ -74,6 +73,7 @@ class Api:
     def __init__(self, load: Load, configuration: Configuration) -> None:
         self._load = load
         self._client = ApiClient(configuration)
+        self._former: ApiClient | None = None
         self._renewed_at = -RENEW_EVERY_S
 
     @classmethod
@@ -91,7 +91,9 @@ class Api:
         return str(self._client.configuration.host)
 
     async def close(self) -> None:
-        await self._client.close()
+        for client in (self._client, self._former):
+            if client is not None:
+                await client.close()
 
     async def request(
         self,
@@ -172,9 +174,10 @@ class Api:
         except CredentialsError:
             # What there is may still do: files are half written for a moment.
             return
-        former, self._client = self._client, fresh
-        # Others are in the middle of requests on the former; watches that still go on then connect anew.
-        asyncio.get_running_loop().call_later(60.0, _close_later, former)
+        # Others may be in the middle of requests on the one in use now; those on the one before it had their time.
+        retired, self._former, self._client = self._former, self._client, fresh
+        if retired is not None:
+            await retired.close()
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[list[bytes]]:
@@ -187,10 +190,6 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[list[bytes]]:
             raise ApiError(0, f"a line of more than {LONGEST_LINE} bytes")
     if rest:
         yield [rest]
-
-
-def _close_later(client: Any) -> None:  # Any: the library's client is not annotated
-    asyncio.ensure_future(client.close())  # noqa: RUF006 - nobody waits for it, and it fails into nothing
 
 
 def _refusal(answer: aiohttp.ClientResponse, body: bytes) -> ApiError:

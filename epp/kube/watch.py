@@ -272,7 +272,8 @@ class Watch(Generic[R]):
             if phase == "synced":
                 log.info("watching %s", self.kind.resource, extra={"objects": len(self.known), "before": before})
             else:
-                log.warning("%s: %s: %s", self.kind.resource, phase, problem)
+                level = logging.INFO if phase == "absent" else logging.WARNING
+                log.log(level, "%s: %s: %s", self.kind.resource, phase, problem)
             self._tell()
             self._follower.moved()
 
