@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .documents import Document, Json, at, walk
+from .pickers import pickers
 
 WORKLOADS = {
     "Deployment": "spec.template",
@@ -25,6 +26,7 @@ NAMED = (
     ("spec.rules[].backendRefs[]", "Service"),
     ("spec.targetRefs[]", ""),
     ("spec.targetRef", ""),
+    ("spec.triggers[].authenticationRef", "TriggerAuthentication"),
     ("roleRef", ""),
     ("subjects[]", ""),
 )
@@ -66,7 +68,7 @@ class Pods:
 def loose_ends(found: list[Document]) -> Iterator[tuple[str, str]]:
     """Every reference that leads nowhere within the source: what is missing, and who asks for it."""
     for document in found:
-        for kind, name in (*_named(document), *_in_pods(document)):
+        for kind, name in (*_named(document), *_in_pods(document), *_pools(document)):
             if not (name.startswith("system:") or any((other.kind, other.name) == (kind, name) for other in found)):
                 yield f"{kind}/{name}", str(document)
     yield from _unselected(found)
@@ -87,6 +89,13 @@ def _in_pods(document: Document) -> Iterator[tuple[str, str]]:
             source = value.get(field)
             if isinstance(source, dict) and key in source and not source.get("optional"):
                 yield kind, source[key]
+
+
+def _pools(document: Document) -> Iterator[tuple[str, str]]:
+    """Pools that pickers are told to serve."""
+    for picker in pickers([document]):
+        if "pool-name" in picker.options.given:
+            yield "InferencePool", picker.options.pool_name
 
 
 def pods(found: list[Document]) -> list[Pods]:

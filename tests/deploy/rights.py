@@ -17,9 +17,9 @@ def _all(group: str, resource: str, verbs: frozenset[str]) -> frozenset[Right]:
     return frozenset((group, resource, verb) for verb in verbs)
 
 
-WATCHES = (
-    _all("", "pods", READ)
-    | _all("inference.networking.k8s.io", "inferencepools", READ)
+PODS = _all("", "pods", READ)
+POOLS = (
+    _all("inference.networking.k8s.io", "inferencepools", READ)
     | _all("inference.networking.x-k8s.io", "inferencepools", READ)
     | frozenset(
         right
@@ -39,7 +39,9 @@ def wanted(picker: Picker) -> frozenset[Right]:
     options = picker.options
     rights: frozenset[Right] = frozenset()
     if options.pool_name or options.endpoint_selector:
-        rights |= WATCHES
+        rights |= PODS
+    if options.pool_name:
+        rights |= POOLS
     if options.ha_enable_leader_election:
         rights |= LEADS
     if options.metrics_endpoint_auth:
@@ -71,7 +73,7 @@ def mismatches(found: list[Document]) -> Iterator[str]:
     """Rights that a picker lacks or has without needing them."""
     for picker in pickers(found):
         account = picker.pod.get("serviceAccountName")
-        if not account:
+        if not any(one.kind == "ServiceAccount" and one.name == account for one in found):
             continue
         needs, has = wanted(picker), granted(account, found)
         for word, rights in (("lacks", needs - has), ("needs no", has - needs)):
