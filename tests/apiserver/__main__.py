@@ -6,10 +6,10 @@ import argparse
 import asyncio
 import json
 import signal
-import ssl
 import sys
 from pathlib import Path
 
+from tests.apiserver.certificates import server_context
 from tests.apiserver.server import ApiServer
 
 
@@ -23,21 +23,13 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _tls(folder: Path | None) -> ssl.SSLContext | None:
-    if folder is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
-    return context
-
-
 async def _serve(options: argparse.Namespace) -> None:
     rbac = json.loads(options.rbac.read_text()) if options.rbac else None
     server = ApiServer(crds=options.crd, rbac=rbac, kubelet=not options.no_kubelet, control=True)
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    await server.start(options.port, _tls(options.tls_dir))
+    await server.start(options.port, server_context(options.tls_dir) if options.tls_dir else None)
     sys.stdout.write(f"api server on {server.url}\n")
     sys.stdout.flush()
     await ended.wait()

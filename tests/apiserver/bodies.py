@@ -9,6 +9,7 @@ import msgspec
 import yaml
 from aiohttp import web
 
+from tests.apiserver import protobuf
 from tests.apiserver.errors import ApiError, bad_request, unknown_format
 from tests.apiserver.kinds import Kind
 from tests.apiserver.patches import APPLY, JSON_PATCH, MERGE_PATCH, STRATEGIC, json_patch, merge
@@ -57,7 +58,7 @@ def faulty(code: int) -> ApiError:
 def object_response(view: View, found: Stored | Object, status: int = 200) -> web.Response:
     """What a dry run would have stored is shown whole."""
     if isinstance(found, Stored):
-        return raw_response(view.object(found), status)
+        return raw_response(view.one(found), status)
     return json_response(found, status)
 
 
@@ -70,7 +71,10 @@ def list_response(request: web.BaseRequest, content: bytes) -> web.Response:
 
 async def sent(request: web.BaseRequest, kind: Kind, namespace: str) -> Object:
     """The object in the body, with the namespace of the URL."""
-    content = await _decoded(request, _JSON_OR_YAML)
+    if request.content_type == protobuf.MEDIA_TYPE and not kind.custom:
+        content = protobuf.decode(await request.read())
+    else:
+        content = await _decoded(request, _JSON_OR_YAML)
     _check_type(content, kind)
     metadata = content.setdefault("metadata", {})
     if not isinstance(metadata, dict):

@@ -12,6 +12,8 @@ from tests.apiserver.route import Asked
 Rule = dict[str, Any]
 ANONYMOUS = "system:anonymous"
 _ANYBODY = [{"nonResourceURLs": ["/healthz", "/livez", "/readyz", "/version", "/version/"], "verbs": ["get"]}]
+_EVERYTHING = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
+_EVERYWHERE = {"nonResourceURLs": ["*"], "verbs": ["*"]}
 _AUTHENTICATED = [
     {"nonResourceURLs": ["/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*"], "verbs": ["get"]},
     {
@@ -60,7 +62,9 @@ class Access:
         return User(name, groups_of(name))
 
     def rules(self, user: User) -> list[Rule]:
-        own = [rule for name, rules in (self._table or {}).values() if name == user.name for rule in rules]
+        if self._table is None:
+            return [_EVERYTHING, _EVERYWHERE]
+        own = [rule for name, rules in self._table.values() if name == user.name for rule in rules]
         return [*own, *self._bound(user), *_ANYBODY, *(_AUTHENTICATED if "system:authenticated" in user.groups else ())]
 
     def allows(self, user: User, wanted: Asked) -> bool:

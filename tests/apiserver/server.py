@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -95,12 +96,13 @@ class ApiServer:
     def create(self, obj: Object) -> Object:
         """Written as it is, status included; its namespace is made where it is missing."""
         kind = self._kind_of(obj)
-        return self._written(self._writer.create(kind, _in_default(kind, obj), trusted=True))
+        return self._written(self._writer.create(kind, _in_default(kind, copy.deepcopy(obj)), trusted=True))
 
     def replace(self, obj: Object) -> Object:
         """The whole object, status included."""
         kind = self._kind_of(obj)
-        metadata = _in_default(kind, obj)["metadata"]
+        obj = _in_default(kind, copy.deepcopy(obj))
+        metadata = obj["metadata"]
         old = self._found(kind, metadata.get("namespace", ""), metadata["name"])
         return self._written(self._writer.update(old, obj, trusted=True))
 

@@ -150,7 +150,7 @@ class Face:
     async def _list(self, served: Served) -> web.StreamResponse:
         expire = self.faults.expire_continue
         found = page(self.writer.store, served.kind, served.asked.namespace, served.query, expire=expire)
-        return bodies.list_response(served.request, served.view.list(served.kind, found))
+        return bodies.list_response(served.request, served.view.many(served.kind, found))
 
     async def _watch(self, served: Served) -> web.StreamResponse:
         stream = Stream(self.writer.store, served.kind, served.asked.namespace, served.query, served.view)
@@ -227,7 +227,7 @@ class Face:
         found = page(self.writer.store, served.kind, served.asked.namespace, served.query)
         for stored in found.items:
             self.writer.delete(stored, Deletion(deletion.grace_s), dry_run=served.dry_run)
-        return bodies.list_response(served.request, served.view.list(served.kind, found))
+        return bodies.list_response(served.request, served.view.many(served.kind, found))
 
     _verbs: dict[str, Callable[[Any, Served], Awaitable[web.StreamResponse]]] = field(
         init=False,

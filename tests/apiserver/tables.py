@@ -31,7 +31,7 @@ class View:
     _told: bool = field(default=False, init=False)
     """A watch tells the columns once."""
 
-    def object(self, stored: Stored) -> bytes:
+    def one(self, stored: Stored) -> bytes:
         if self.transform == "Table":
             told, self._told = self._told, True
             return msgspec.json.encode(
@@ -41,7 +41,7 @@ class View:
             return msgspec.json.encode(self._partial(stored.content))
         return stored.json
 
-    def list(self, kind: Kind, page: Page) -> bytes:
+    def many(self, kind: Kind, page: Page) -> bytes:
         if self.transform == "Table":
             return msgspec.json.encode(self._table(kind, page.items, page.metadata, False))
         if self.transform:

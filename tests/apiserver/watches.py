@@ -68,7 +68,7 @@ class Stream:
         return self.wanted is None or self.wanted(stored.content)
 
     def _line(self, type_: str, stored: Stored) -> bytes:
-        return b'{"type":"' + type_.encode() + b'","object":' + self.view.object(stored) + b"}\n"
+        return b'{"type":"' + type_.encode() + b'","object":' + self.view.one(stored) + b"}\n"
 
     def bookmark(self) -> bytes:
         """A version to come back with, in an object that has nothing else."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import secrets
 from collections.abc import Callable
@@ -60,8 +59,11 @@ class Writer:
         return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def prepared(self, kind: Kind, sent: Object, *, trusted: bool) -> Object:
-        """A new object as it would be stored. A trusted writer sets the status too, as a controller would later."""
-        content = copy.deepcopy(sent) | {"kind": kind.kind, "apiVersion": kind.api_version}
+        """A new object as it would be stored, made of `sent`, which belongs to it from here on.
+
+        A trusted writer sets the status too, as a controller would soon after.
+        """
+        content = sent | {"kind": kind.kind, "apiVersion": kind.api_version}
         metadata = content["metadata"]
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = metadata["generateName"] + "".join(secrets.choice(_SUFFIX) for _ in range(5))
@@ -210,7 +212,7 @@ class Writer:
 
 def _merged_parts(old: Stored, sent: Object, subresource: str, *, trusted: bool) -> Object:
     """What a write may change of an object: its status, all but its status, or everything."""
-    content = copy.deepcopy(sent) | {"kind": old.kind.kind, "apiVersion": old.kind.api_version}
+    content = sent | {"kind": old.kind.kind, "apiVersion": old.kind.api_version}
     if subresource == "status":
         merged = dict(old.content) | {"metadata": dict(old.content["metadata"])}
         merged.pop("status", None)
