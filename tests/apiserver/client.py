@@ -95,14 +95,17 @@ class Client:
             yield Events(response)
 
 
+def _session(server: ApiServer) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(server.url)
+
+
 def served(**options: Any) -> Callable[[Case], Callable[[], None]]:
     """Runs an async test with a server of its own, started with these options, and a client of it."""
 
     def decorate(case: Case) -> Callable[[], None]:
         async def run() -> None:
-            async with asyncio.timeout(PATIENCE_S), ApiServer(**options) as server:
-                async with aiohttp.ClientSession(server.url) as session:
-                    await case(server, Client(session))
+            async with asyncio.timeout(PATIENCE_S), ApiServer(**options) as server, _session(server) as session:
+                await case(server, Client(session))
 
         def test() -> None:
             asyncio.run(run())

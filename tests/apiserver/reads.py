@@ -112,6 +112,9 @@ def _version(store: Store, kind: Kind, query: Mapping[str, str]) -> int | None:
     if match not in {"", "Exact", "NotOlderThan"}:
         why = f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan"'
         raise invalid(LIST_OPTIONS, "", "resourceVersionMatch", why)
+    if match == "Exact" and text == "0":
+        why = 'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+        raise invalid(LIST_OPTIONS, "", "resourceVersionMatch", why)
     wanted = number(kind, "resourceVersion", text)
     if wanted > store.revision:
         raise too_large_version(wanted, store.revision)
@@ -146,7 +149,7 @@ def _cut(found: list[Stored], wanted: Test | None, limit: int, revision: int) ->
     for at, stored in enumerate(found, 1):
         if wanted is None or wanted(stored.content):
             taken.append(stored)
-        if len(taken) == limit and at < len(found):
+        if limit and len(taken) == limit and at < len(found):
             token = Token(META, revision, "/".join(stored.key) + "\0").text()
             return Page(revision, taken, token, None if wanted else len(found) - at)
     return Page(revision, taken)

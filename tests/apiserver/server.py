@@ -93,6 +93,11 @@ class ApiServer:
         """(method, path with query, user) of each request seen."""
         return self._face.requests
 
+    @property
+    def watches(self) -> int:
+        """Streams that are open."""
+        return len(self._store.watchers)
+
     def create(self, obj: Object) -> Object:
         """Written as it is, status included; its namespace is made where it is missing."""
         kind = self._kind_of(obj)

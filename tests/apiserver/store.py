@@ -73,10 +73,12 @@ class Watcher:
         """A stream that leaves too much unread is closed, as the real server does with slow readers."""
         self.changes.append(change)
         if len(self.changes) > self._limit:
+            self.changes.clear()
             self.closed = True
         self.woken.set()
 
     def close(self) -> None:
+        """What is not sent yet still is."""
         self.closed = True
         self.woken.set()
 

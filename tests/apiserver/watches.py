@@ -129,10 +129,10 @@ class Sender:
         await self._write(response, first)
         while True:
             await self._rest()
-            if self._over():
-                break
             if not self._faults.silent:
                 await self._write(response, self._due())
+            if self._over():
+                break
         if not self._faults.silent and not self._watcher.closed and self._bookmark_s < float("inf"):
             await response.write(self._stream.bookmark())
 
