@@ -71,6 +71,8 @@ class Watcher:
 
     def push(self, change: Change) -> None:
         """A stream that leaves too much unread is closed, as the real server does with slow readers."""
+        if self.closed:
+            return
         self.changes.append(change)
         if len(self.changes) > self._limit:
             self.changes.clear()
