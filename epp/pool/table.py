@@ -75,22 +75,22 @@ class Pool:
     def apply(self, change: Change) -> None:
         """Add, alter and remove endpoints. What is known of those that stay is kept."""
         self.synced = True
-        by_key = {record.key: record for record in self._records}
-        before = dict(by_key)
-        by_key.update((record.key, record) for record in change.present)
-        for key in change.gone:
-            by_key.pop(key, None)
-        if by_key == before:
+        by_key = dict(zip(self._row, self._records, strict=True))
+        altered = {record.key: record for record in change.present if by_key.get(record.key) != record}
+        by_key.update(altered)
+        gone = [key for key in change.gone if by_key.pop(key, None) is not None]
+        if not (altered or gone):
             return
         old_rows = np.array([self._row.get(key, -1) for key in by_key], dtype=np.intp)
         self._records = tuple(by_key.values())
-        self._row = {key: row for row, key in enumerate(by_key)}
+        self._row = dict(zip(by_key, range(len(by_key)), strict=True))
         self._read = self._read.rearranged(old_rows)
         self._shown = {name: np.zeros(len(by_key)) for name in COLUMNS}
         self._views = {name: _read_only(values) for name, values in self._shown.items()}
         self._derived = {}
-        for key, row in self._row.items():
-            load = self.ledger.load(key)
+        keys = list(by_key)
+        for row in np.flatnonzero(old_rows < 0).tolist():
+            load = self.ledger.load(keys[row])
             self._read.inflight[row], self._read.inflight_tokens[row] = load.requests, load.tokens
         self._stale = True
 
