@@ -1,8 +1,8 @@
 """The plug-in contracts: which kinds there are, how one is found by its type, built and bound by name.
 
-A plug-in is a function, or a class whose instances are called, registered as an entry point. Its positional parameters
-are what it reads, by name; its keyword-only parameters are its settings. A class in several groups has a method per
-group (METHODS), one with a single role just `__call__`.
+A plug-in is a function, or a class whose instances are called, registered as an entry point or found in a file
+(`epp/plugin_files.py`). Its positional parameters are what it reads, by name; its keyword-only parameters are its
+settings. A class in several groups has a method per group (METHODS), one with a single role just `__call__`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from importlib.metadata import Distribution, entry_points
+from typing import Any, Protocol
 
 from epp.settings import PluginError, Setting, decode, settings_of
 from epp.signals import Provides
@@ -34,6 +34,8 @@ PLACES = {
 """Kind of plug-in → entry point group."""
 METHODS = {"filter": "filter", "scorer": "score", "picker": "pick", "signal": "measure"}
 HOOKS = ("arrived", "picked", "response_headers", "finished")
+"""Optional methods of a class, called along a request's life. Two more are called from outside of requests:
+`adopt(before)` when an instance takes the place of another one of its name, `state()` when somebody looks."""
 PASSED_ON = (Refused, KeyboardInterrupt, GeneratorExit)
 """What is let out of a plug-in. All else costs only what it would have told: a CancelledError it made up would leave
 the stream without an answer, a SystemExit would end the picker."""
@@ -68,6 +70,10 @@ class PluginType:
         """True if it needs --allow-experimental-plugins, as upstream demands of its alpha types."""
         return bool(getattr(self.target, "alpha", False))
 
+    def complete(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings with the defaults of those not given."""
+        return {setting.name: settings.get(setting.name, setting.default) for setting in self.settings}
+
     @property
     def provides(self) -> Provides | None:
         found: Provides | None = getattr(self.target, "provides", None)
@@ -97,7 +103,7 @@ class Plugin:
         return reads_of(self.call(place))
 
     def hook(self, name: str) -> Callable[..., Any] | None:
-        """Its optional method `name`, one of HOOKS."""
+        """Its optional method `name`: one of HOOKS, adopt or state."""
         return getattr(self.instance, name, None) if inspect.isclass(self.type.target) else None
 
 
@@ -114,11 +120,33 @@ def reads_of(call: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.default for p in inspect.signature(call).parameters.values() if p.kind in positional}
 
 
-class Catalogue:
-    """The plug-ins installed here, found by entry point, loaded when first asked for."""
+class Point(Protocol):
+    """Names a plug-in and can load it: an entry point of a package, or what stands for one of a file."""
 
-    def __init__(self, points: Iterable[tuple[str, EntryPoint]]) -> None:
-        self._points: dict[str, list[tuple[str, EntryPoint]]] = {}
+    @property
+    def name(self) -> str:
+        """The plug-in type."""
+
+    @property
+    def value(self) -> str:
+        """Where the plug-in is defined, for errors."""
+
+    @property
+    def module(self) -> str:
+        """What offers it, where there is no distribution."""
+
+    @property
+    def dist(self) -> Distribution | None: ...
+
+    def load(self) -> Any:
+        """The function or class; raises whatever its module raises."""
+
+
+class Catalogue:
+    """The plug-ins there are, each loaded when first asked for."""
+
+    def __init__(self, points: Iterable[tuple[str, Point]]) -> None:
+        self._points: dict[str, list[tuple[str, Point]]] = {}
         for place, point in points:
             self._points.setdefault(point.name, []).append((place, point))
         self._loaded: dict[str, PluginType] = {}
@@ -126,6 +154,23 @@ class Catalogue:
     @classmethod
     def installed(cls) -> Catalogue:
         return cls((place, point) for place, group in PLACES.items() for point in entry_points(group=group))
+
+    def joined(self, points: Iterable[tuple[str, Point]]) -> Catalogue:
+        """These and others, which are loaded at once. PluginError if one of them can't be, or has a name taken here."""
+        points = list(points)
+        for _, point in points:
+            if point.name in self._points:
+                there = _distribution(self._points[point.name][0][1])
+                raise PluginError(f"{point.value}: {there} has a plug-in type {point.name!r} already; rename this one")
+        mine = [(place, point) for found in self._points.values() for place, point in found]
+        both = Catalogue([*mine, *points])
+        both._loaded |= self._loaded
+        for _, point in points:
+            try:
+                both.find(point.name)
+            except PluginError as error:
+                raise PluginError(f"{point.module}: {error}") from error
+        return both
 
     @property
     def names(self) -> list[str]:
@@ -148,21 +193,43 @@ class Catalogue:
         """Every type registered as `place`."""
         return [self.find(n) for n, points in sorted(self._points.items()) if any(p == place for p, _ in points)]
 
-    def build(self, name: str, type_name: str, parameters: Mapping[str, object], where: str) -> Plugin:
-        """A configured plug-in; `where` is its path in the configuration, for errors."""
+    def build(
+        self, name: str, type_name: str, parameters: Mapping[str, object], where: str, before: Plugin | None = None
+    ) -> Plugin:
+        """A configured plug-in; `where` is its path in the configuration, for errors.
+
+        `before` had its name until now: if it is made of the same code with the same settings, its instance goes on.
+        """
         found = self.find(type_name)
         given = decode(f"{where} ({type_name})", found.settings, parameters) if found.settings else {}
-        if not inspect.isclass(found.target):
-            instance: Any = functools.partial(found.target, **given) if given else found.target
-        else:
-            try:
-                instance = found.target(**given)
-            except (ValueError, TypeError) as error:
-                raise PluginError(f"{where} ({type_name}): {error}") from error
-        return Plugin(name, found, instance, given)
+        plugin = Plugin(name, found, None, given)
+        instance = before.instance if before and same(before, plugin) else _made(found, given, where)
+        return replace(plugin, instance=instance)
 
 
-def _load(name: str, points: list[tuple[str, EntryPoint]]) -> PluginType:
+def same(one: Plugin, other: Plugin) -> bool:
+    """Whether two plug-ins are made of the same code with the same settings, so that one can stand for the other."""
+    return (
+        (one.name, one.type.type) == (other.name, other.type.type)
+        and one.type.target is other.type.target
+        and one.type.complete(one.settings) == other.type.complete(other.settings)
+    )
+
+
+def _made(found: PluginType, given: Mapping[str, Any], where: str) -> Any:
+    if not inspect.isclass(found.target):
+        return functools.partial(found.target, **given) if given else found.target
+    try:
+        return found.target(**given)
+    except KeyboardInterrupt:
+        raise
+    except (ValueError, TypeError) as error:
+        raise PluginError(f"{where} ({found.type}): {error}") from error
+    except BaseException as error:  # whatever a stranger's __init__ raises, SystemExit too
+        raise PluginError(f"{where} ({found.type}): its __init__ raised {shown(error)}") from error
+
+
+def _load(name: str, points: list[tuple[str, Point]]) -> PluginType:
     origins = {_distribution(point) for _, point in points}
     if len(origins) > 1:
         raise PluginError(f"plug-in type {name!r} is offered by {' and '.join(sorted(origins))}; uninstall one")
@@ -181,7 +248,7 @@ def _load(name: str, points: list[tuple[str, EntryPoint]]) -> PluginType:
     return found
 
 
-def _distribution(point: EntryPoint) -> str:
+def _distribution(point: Point) -> str:
     return point.dist.name if point.dist is not None else point.module
 
 
