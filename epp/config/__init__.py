@@ -6,7 +6,22 @@ profiles, sources and the signals they read (profiles, sources, wiring) → Buil
 
 from epp.config.build import Built, load
 from epp.config.errors import ConfigError
+from epp.config.heirs import take_over
+from epp.config.live import Live, Origin, Reading, catalogue, start
 from epp.config.resolved import Resolved
 from epp.config.sources import Metrics, Overrides
 
-__all__ = ["Built", "ConfigError", "Metrics", "Overrides", "Resolved", "load"]
+__all__ = [
+    "Built",
+    "ConfigError",
+    "Live",
+    "Metrics",
+    "Origin",
+    "Overrides",
+    "Reading",
+    "Resolved",
+    "catalogue",
+    "load",
+    "start",
+    "take_over",
+]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from epp.bodies import Parsers
 from epp.config import yaml
@@ -11,6 +12,7 @@ from epp.config.decode import decode
 from epp.config.defaults import DETECTOR, PARSERS, TEXT
 from epp.config.errors import ConfigError
 from epp.config.gates import gates
+from epp.config.heirs import Heir
 from epp.config.profiles import VOTING, Draft, drafts, handler
 from epp.config.resolved import Resolved, resolve
 from epp.config.roster import Entry, Roster, entries
@@ -40,9 +42,12 @@ class Built:
     """The endpoints file; None = endpoints come from Kubernetes."""
     warnings: tuple[str, ...]
     resolved: Resolved
+    heirs: tuple[Heir, ...] = ()
+    """Plug-ins that take the place of another one: `take_over` before this serves."""
 
 
 NO_OVERRIDES = Overrides()
+NOBODY: Mapping[str, Plugin] = MappingProxyType({})
 READ_BY_PICKER = ("inflight_charge", "cached_blocks")
 """Signals that the route itself reads: what to charge the ledger, and what `Prefer: if-available` asks."""
 
@@ -54,17 +59,24 @@ def load(
     experimental: bool = False,
     overrides: Overrides = NO_OVERRIDES,
     also: Sequence[str] = READ_BY_PICKER,
+    inherit: Mapping[str, Plugin] = NOBODY,
 ) -> Built:
     """Everything a configuration text stands for; no text = the default. Raises ConfigError.
 
-    `experimental` admits alpha types. `also` names signals computed wherever somebody provides them.
+    `experimental` admits alpha types. `also` names signals computed wherever somebody provides them. `inherit` are the
+    plug-ins in service by name: one with the same code and settings goes on, with all it remembers, others get heirs.
+    Those in service are not called.
     """
     document = yaml.read(text or "")
     if document.value is None:
         document = yaml.read(TEXT)
     try:
         raw, warnings = modern(document.value)
-        built = _build(decode(raw), Roster(catalogue, experimental=experimental), overrides, also)
+        config = decode(raw)
+        built = _build(config, Roster(catalogue, experimental=experimental), overrides, also)
+        if inherit:
+            # What was just checked was made for that; the check calls plug-ins on requests that never were.
+            built = _build(config, Roster(catalogue, experimental=experimental, inherit=inherit), overrides, also)
     except ConfigError as error:
         if error.path and not error.line:
             raise ConfigError(error.path, error.problem, document.line(error.path)) from error
@@ -83,7 +95,8 @@ def _build(config: Config, roster: Roster, overrides: Overrides, also: Sequence[
     parsing = _parsers(config, roster)
     uses = _uses(roster, profiles, decides)
     wires = wire(roster, uses, also)
-    _check(roster, uses, wires)
+    if not roster.inherit:
+        _check(roster, uses, wires)
     parsers = Parsers(roster.plugins[entry.name].instance for entry in parsing)
     return Built(
         setup=_setup(roster, profiles, decides, wires),
@@ -93,6 +106,7 @@ def _build(config: Config, roster: Roster, overrides: Overrides, also: Sequence[
         discovery=files(sources, roster),
         warnings=(*warnings, *roster.warnings, *parsers.warnings),
         resolved=resolve(config, roster, profiles, sources, parsing),
+        heirs=tuple(roster.heirs),
     )
 
 

@@ -12,6 +12,7 @@ import msgspec
 from epp.config.absent import IDLE, Idle, refusal
 from epp.config.decode import worded
 from epp.config.errors import ConfigError, choices
+from epp.config.heirs import Heir
 from epp.config.schema import Config
 from epp.feeds.engineconfig import CoreMetricsExtractor
 from epp.feeds.file import FileDiscovery
@@ -69,8 +70,13 @@ def settings_of_struct(kind: type[msgspec.Struct]) -> tuple[Setting, ...]:
 class Roster:
     """Everything configured, in order. `add` builds it; nothing is ever taken away."""
 
-    def __init__(self, catalogue: Catalogue, *, experimental: bool) -> None:
+    def __init__(
+        self, catalogue: Catalogue, *, experimental: bool, inherit: Mapping[str, Plugin] | None = None
+    ) -> None:
+        """`inherit`: plug-ins by name that were configured until now."""
         self.catalogue = catalogue
+        self.inherit = inherit or {}
+        self.heirs: list[Heir] = []
         self.entries: dict[str, Entry] = {}
         self.plugins: dict[str, Plugin] = {}
         self.feeds: dict[str, msgspec.Struct] = {}
@@ -135,6 +141,8 @@ class Roster:
     def _problem(self, type_name: str) -> str:
         """Why no entry of this type can be; reads on from its name."""
         if type_name in self.catalogue:
+            if type_name in FEEDS:
+                return "is a part of the picker; name the plug-in of this type otherwise"
             try:
                 alpha = self.catalogue.find(type_name).alpha
             except PluginError as error:
@@ -149,10 +157,13 @@ class Roster:
         return "is experimental; start with --allow-experimental-plugins" if alpha and not self._experimental else ""
 
     def _plugin(self, entry: Entry) -> Plugin:
+        before = self.inherit.get(entry.name)
         try:
-            plugin = self.catalogue.build(entry.name, entry.type, entry.parameters, f"{entry.path}.parameters")
+            plugin = self.catalogue.build(entry.name, entry.type, entry.parameters, f"{entry.path}.parameters", before)
         except PluginError as error:
             raise _translated(error, entry) from error
+        if before is not None and before.type.type == entry.type and before.instance is not plugin.instance:
+            self.heirs.append(Heir(plugin, before))
         target = plugin.type.target
         if deprecated := getattr(target, "deprecated", ""):
             self.warnings.append(f"{entry.path}.type: {entry.type} is deprecated; {deprecated}")
