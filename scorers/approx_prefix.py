@@ -99,9 +99,28 @@ class ApproxPrefixCacheProducer:
                 if prefill is not None and prefill is not decision.run:
                     self._remember(value, prefill)
 
+    def adopt(self, before: object) -> None:
+        """Go on with the index, if its blocks are the same size as ours will be; each endpoint's room is set anew."""
+        if isinstance(before, ApproxPrefixCacheProducer) and before._sizes == self._sizes:
+            # Shared, not copied: requests decided by `before` are still to be remembered.
+            self._index, self._capacities = before._index, before._capacities
+
+    def state(self) -> dict[str, object]:
+        return {
+            "totals": self.statistics(),
+            "endpoints": len(self._index.keys()),
+            "autoTune": self._auto_tune,
+            "blockTokens": self._block_tokens,
+        }
+
     def statistics(self) -> Totals:
         """The index in numbers."""
         return self._index.totals
+
+    @property
+    def _sizes(self) -> tuple[bool, int]:
+        """What decides how long blocks are: whether engines are asked, and what holds where none tells."""
+        return self._auto_tune, max(self._block_tokens, self.floor_tokens)
 
     def block_tokens(self, endpoints: Endpoints) -> int:
         """Tokens a block: the engine's (the first endpoint's, else the largest known) or as configured."""

@@ -52,6 +52,18 @@ class NoHitLruScorer:
         if prefill is not None and prefill is not decision.run:
             self._touch(prefill)
 
+    def adopt(self, before: object) -> None:
+        """Go on with who was used when; of more than fit, the latest."""
+        if isinstance(before, NoHitLruScorer):
+            self._rows, self._used, self._uses = dict(before._rows), before._used.copy(), before._uses
+            over = np.count_nonzero(self._used) - self._size
+            if over > 0:
+                oldest_first = np.argsort(np.where(self._used > 0.0, self._used, np.inf))
+                self._used[oldest_first[:over]] = 0.0
+
+    def state(self) -> dict[str, object]:
+        return {"endpoints": len(self._rows), "used": int(np.count_nonzero(self._used)), "size": self._size}
+
     def _order(self, used: Column) -> Scores:
         """1 for the first to be used, down by 1/(n - 1) a place; never below 0."""
         never = used == 0.0

@@ -71,6 +71,11 @@ class Pins(Protocol):
         self, request: Request, decision: Decision, headers: object, metadata: object
     ) -> Mapping[str, str] | None: ...
 
+    def adopt(self, before: Pins) -> None:
+        """Go on with the sessions of `before`, if it has any of our kind."""
+
+    def state(self) -> Mapping[str, object]: ...
+
 
 class SessionAffinity:
     """Prefer (as a scorer, 1 and 0) or keep only (as a filter) the endpoint that got the session's earlier requests.
@@ -95,6 +100,7 @@ class SessionAffinity:
         )
         self.picked = self._pins.picked
         self.response_headers = self._pins.response_headers
+        self.state = self._pins.state
 
     def score(self, request: Request, endpoints: Endpoints, now: float, session_id: str = "") -> Scores:
         return self._pins.mask(request, endpoints, now, session_id).astype(np.float64)
@@ -102,6 +108,10 @@ class SessionAffinity:
     def filter(self, request: Request, endpoints: Endpoints, now: float, session_id: str = "") -> Mask:
         mask = self._pins.mask(request, endpoints, now, session_id)
         return mask if mask.any() else np.ones_like(mask)
+
+    def adopt(self, before: object) -> None:
+        if isinstance(before, SessionAffinity):
+            self._pins.adopt(before._pins)
 
 
 class EncodedEndpoint:
@@ -126,6 +136,12 @@ class EncodedEndpoint:
     ) -> Mapping[str, str] | None:
         key = picked_key(decision, self._profile)
         return {self._header: b64encode(key.encode()).decode()} if key else None
+
+    def adopt(self, before: Pins) -> None:
+        pass
+
+    def state(self) -> Mapping[str, object]:
+        return {"strategy": "encoded_endpoint_header", "header": self._header}
 
 
 @dataclass(slots=True)
@@ -178,6 +194,18 @@ class Sessions:
 
     def response_headers(self, request: Request, decision: Decision, headers: object, metadata: object) -> None:
         return None
+
+    def adopt(self, before: Pins) -> None:
+        """Sessions of another profile are pinned to endpoints that ours may never pick, so they are left."""
+        if isinstance(before, Sessions) and before._profile == self._profile:
+            self._pinned = before._pinned
+            if longer_s := self._ttl_s - before._ttl_s:
+                # All by as much, so that they stay in the order in which they end.
+                shifted = ((session, (key, ends + longer_s)) for session, (key, ends) in self._pinned.items())
+                self._pinned = OrderedDict(shifted)
+
+    def state(self) -> Mapping[str, object]:
+        return {"strategy": "session_id", "sessions": len(self), "most": MOST_SESSIONS, "ttlSeconds": self._ttl_s}
 
     def _session(self, request: Request, session_id: str) -> bytes:
         """A short stand-in for the session id, however long that is; b"" without one."""
