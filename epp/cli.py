@@ -13,20 +13,22 @@ from pathlib import Path
 from typing import NoReturn
 
 from epp import __version__, cli_explain, cli_plugins
-from epp.config import Built, ConfigError, Overrides, load
+from epp.config import Built, ConfigError, Live, Origin, Overrides, catalogue, load, start
 from epp.feeds import FeedError
 from epp.feeds.entries import Loaded, read_endpoints
 from epp.headers import Headers
 from epp.options import Options, parse
 from epp.options_argv import OptionsError
 from epp.options_help import help_text
+from epp.plugin_files import PluginFiles, read
 from epp.plugins import Catalogue
+from epp.settings import PluginError
 
 GOOD, REFUSED, WRONG = 0, 1, 2
 """Exit codes: done; the request was refused; the configuration, a file or the command line can't be used."""
 COMMANDS = """\
 epp check FILE           validates a configuration (- = standard input) and prints it with all defaults
-epp plugins [TYPE]       lists the installed plug-ins with their settings
+epp plugins [TYPE]       lists the plug-ins there are with their settings
 epp explain …            prints one decision with every vote; epp explain --help
 epp --version
 
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _command(words)(words)
-    except (UsageError, OptionsError, ConfigError, FeedError) as error:
+    except (UsageError, OptionsError, ConfigError, PluginError, FeedError) as error:
         print(f"epp: {error}", file=sys.stderr)
         return WRONG
     except SystemExit as end:
@@ -94,24 +96,36 @@ def _serve(words: list[str]) -> int:
     options = parse(words, os.environ)
     if options.help:
         return _help(words)
-    built = _built(options)
-    options.validate(file_mode=built.discovery is not None)
+    live = _live(options)
+    options.validate(file_mode=live.built.discovery is not None)
     os.environ.update(options.grpc_environment)
     # Its core would write a line for each failed handshake, past our log and blocking on a full pipe.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # gRPC reads its environment when it is first imported.
     from epp.app import serve
 
-    return serve(options, built)
+    return serve(options, live)
 
 
-def _built(options: Options) -> Built:
-    return load(
-        options.config_text or (_text(options.config_file) if options.config_file else None),
-        catalogue=Catalogue.installed(),
-        experimental=options.allow_experimental_plugins,
-        overrides=Overrides(options.metrics_source_overrides, options.engine_overrides),
+def _live(options: Options) -> Live:
+    """The configuration to begin with, and where it comes from."""
+    # A pipe can be read once; only a file can be followed.
+    followed = os.path.isfile(options.config_file)
+    text = _text(options.config_file) if options.config_file else options.config_text
+    return start(
+        Origin(
+            config_file=options.config_file if followed else "",
+            config_text=text,
+            plugins_path=options.plugins_path,
+            experimental=options.allow_experimental_plugins,
+            overrides=Overrides(options.metrics_source_overrides, options.engine_overrides),
+        )
     )
+
+
+def _catalogue(plugins_path: str) -> Catalogue:
+    """The plug-ins installed, and those in a directory if one is given."""
+    return catalogue(PluginFiles(read(plugins_path) if plugins_path else ()))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -129,13 +143,20 @@ def _experimental(parser: _Parser) -> None:
     parser.add_argument("--allow-experimental-plugins", action="store_true", help="allow plug-ins marked alpha")
 
 
+def _plugins_path(parser: _Parser) -> None:
+    about = "directory of plug-ins, one name.py each; they are run"
+    parser.add_argument("--plugins-path", metavar="DIR", default="", help=about)
+
+
 def _check(words: list[str]) -> int:
     parser = _parser("check", "Validates a configuration and prints it with all defaults, additions marked.")
     parser.add_argument("file", help="EndpointPickerConfig, YAML or JSON; - = standard input")
     _experimental(parser)
+    _plugins_path(parser)
     given = parser.parse_args(words)
+    known = _catalogue(given.plugins_path)
     try:
-        built = load(_text(given.file), catalogue=Catalogue.installed(), experimental=given.allow_experimental_plugins)
+        built = load(_text(given.file), catalogue=known, experimental=given.allow_experimental_plugins)
     except ConfigError as error:
         raise UsageError(f"{given.file}: {error}") from error
     _warn(built.warnings)
@@ -144,13 +165,14 @@ def _check(words: list[str]) -> int:
 
 
 def _plugins(words: list[str]) -> int:
-    parser = _parser("plugins", "Lists the installed plug-ins: kinds, settings with their defaults, what they do.")
+    parser = _parser("plugins", "Lists the plug-ins there are: kinds, settings with their defaults, what they do.")
     parser.add_argument("type", nargs="?", help="only this one, with its whole description")
+    _plugins_path(parser)
     given = parser.parse_args(words)
-    catalogue = Catalogue.installed()
-    shown = cli_plugins.one(catalogue, given.type) if given.type else cli_plugins.listing(catalogue)
+    known = _catalogue(given.plugins_path)
+    shown = cli_plugins.one(known, given.type) if given.type else cli_plugins.listing(known)
     if not shown:
-        raise UsageError(cli_plugins.unknown(catalogue, given.type))
+        raise UsageError(cli_plugins.unknown(known, given.type))
     print(shown, end="")
     return GOOD
 
@@ -158,7 +180,8 @@ def _plugins(words: list[str]) -> int:
 def _explain(words: list[str]) -> int:
     given = _explain_parser().parse_args(words)
     config = _text(given.config) if given.config else None
-    built = load(config, catalogue=Catalogue.installed(), experimental=given.allow_experimental_plugins)
+    known = _catalogue(given.plugins_path)
+    built = load(config, catalogue=known, experimental=given.allow_experimental_plugins)
     _warn(built.warnings)
     question = cli_explain.Question(_bytes(given.body), _headers(given.path, given.header), given.seed)
     loaded = _endpoints(given.endpoints or (built.discovery.path if built.discovery else ""))
@@ -184,6 +207,7 @@ def _explain_parser() -> _Parser:
     parser.add_argument("--seed", type=int, default=0, help="another one breaks ties otherwise (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON, as /debug/decisions does")
     _experimental(parser)
+    _plugins_path(parser)
     return parser
 
 

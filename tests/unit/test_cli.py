@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from epp import __version__
 from epp.cli import main
 from epp.config.yaml import read
 from tests.config_kit import HEAD
+from tests.unit.reload_kit import modules_forgotten
 
 Captured = pytest.CaptureFixture[str]
 CONFIG = HEAD + "plugins: [{type: queue-scorer}, {type: kv-cache-scorer}]\n"
@@ -101,6 +103,58 @@ def test_experimental_plug_ins_need_the_flag(tmp_path: Path, capsys: Captured) -
     path.write_text(HEAD + "plugins: [{type: session-affinity-scorer}]")
     assert main(["check", str(path)]) == 2
     assert main(["check", "--allow-experimental-plugins", str(path)]) == 0
+
+
+EVEN = """\
+import numpy as np
+from epp import Endpoints, Scores
+
+def even_more(endpoints: Endpoints) -> Scores:
+    return np.ones(len(endpoints))
+"""
+
+
+@pytest.fixture
+def plugins(tmp_path: Path) -> Iterator[str]:
+    """A directory with one plug-in file."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "fair.py").write_text(EVEN)
+    with modules_forgotten():
+        yield str(tmp_path / "plugins")
+
+
+def test_plug_in_files_are_known_to_check(plugins: str, tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(HEAD + "plugins: [{type: even-more}]")
+    assert main(["check", "--plugins-path", plugins, str(path)]) == 0
+    assert main(["check", str(path)]) == 2
+    assert "plugins[0].type (line 3): 'even-more' is no plug-in type" in capsys.readouterr().err
+
+
+def test_plug_in_files_are_listed_with_where_they_are(plugins: str, capsys: Captured) -> None:
+    assert main(["plugins", f"--plugins-path={plugins}", "even-more"]) == 0
+    assert capsys.readouterr().out.split() == ["even-more", "[scorer]", "from", f"{plugins}/fair.py"]
+
+
+def test_plug_in_files_vote_in_explain(plugins: str, tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "c.yaml").write_text(HEAD + "plugins: [{type: even-more}]")
+    (tmp_path / "e.yaml").write_text("endpoints: [{name: a, address: 10.0.0.1, port: 8000}]")
+    (tmp_path / "body").write_text('{"model": "m", "prompt": "Hello"}')
+    files = [f"--{flag}={tmp_path / name}" for flag, name in [("config", "c.yaml"), ("endpoints", "e.yaml")]]
+    words = ["explain", *files, f"--body={tmp_path / 'body'}", "--path=/v1/completions", "--plugins-path", plugins]
+    assert main(words) == 0
+    assert "even-more" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["check", "c.yaml"], ["plugins"], ["serve"]], ids=str)
+def test_a_plug_in_file_that_can_not_be_used_is_one_message(
+    command: list[str], plugins: str, capsys: Captured, tmp_path: Path
+) -> None:
+    (tmp_path / "plugins" / "fair.py").write_text("\n1 / 0\n")
+    assert main([*command, "--plugins-path", plugins]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"epp: {plugins}/fair.py:2: its import raised ZeroDivisionError")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("word", ["--help", "-h", "help"])
