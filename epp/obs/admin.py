@@ -1,63 +1,75 @@
-"""The metrics port: /metrics for Prometheus, /debug/* for whoever is on this machine."""
+"""The metrics port: /metrics for Prometheus, /debug/* for whoever may look inside."""
 
 from __future__ import annotations
 
 import asyncio
-import gzip
-import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
+from epp.obs import exposition
+from epp.obs.admin_gate import Authenticator, Gate, from_loopback, guarded, refusal
 from epp.obs.decisions import Decisions, view
 from epp.obs.profiling import Profiling
 
 FEW, MOST = 10, 1_000
 """Decisions shown at once: by default, and at most."""
-Page = Callable[[web.Request], Awaitable[web.Response]]
-PAGES = "/metrics, /healthz, /debug/decisions, /debug/config, /debug/pprof/"
 STOP_S = 2.0
+Shown = Callable[[], object]
+"""Gives what a page shows: text, or something JSON can tell."""
 
 
-def from_loopback(request: web.Request) -> bool:
-    """Whether the request comes from this machine: all the proof there is while nobody has to say who they are."""
-    peer = request.remote
-    if peer is None:
-        return False
-    try:
-        address = ipaddress.ip_address(peer.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
+class Page(NamedTuple):
+    """One path, and the line about it in the index."""
+
+    path: str
+    shows: str
+    answer: Callable[[web.Request], Awaitable[web.Response]]
 
 
 class Admin:
     """The server on the metrics port.
 
-    `config` gives what /debug/config shows, text or something JSON can tell; `may_debug` decides who may see /debug.
+    `config`, `plugins_state`, `endpoints` and `kubernetes` give what their pages show; without one there is no such
+    page. With an `authenticator` every page takes a token; without one `may_debug` decides who may see /debug.
     """
 
     def __init__(
         self,
         registry: CollectorRegistry,
         decisions: Decisions,
-        config: Callable[[], object],
+        config: Shown,
         *,
+        plugins_state: Shown | None = None,
+        endpoints: Shown | None = None,
+        kubernetes: Shown | None = None,
         pprof: bool = True,
+        authenticator: Authenticator | None = None,
         may_debug: Callable[[web.Request], bool] = from_loopback,
     ) -> None:
         self._registry = registry
         self._decisions = decisions
-        self._config = config
-        self._may_debug = may_debug
-        self._runner = web.AppRunner(self._pages(pprof), access_log=None, shutdown_timeout=STOP_S)
+        shown = [
+            ("config", "the configuration in force, with every default", config),
+            ("endpoints", "each endpoint: address, labels, load, in flight, cooling", endpoints),
+            ("plugins/state", "what each plug-in tells of itself", plugins_state),
+            ("kubernetes", "what is watched, and who leads", kubernetes),
+        ]
+        self._pages = (
+            Page("/metrics", "for Prometheus", self._metrics),
+            Page("/healthz", "ok while the process lives", _healthz),
+            Page("/debug/decisions", "the last decisions: ?limit=, ?request_id=, ?id=", self._show_decisions),
+            *(Page(f"/debug/{name}", what, _page_of(tell)) for name, what, tell in shown if tell is not None),
+            *(_profiles() if pprof else ()),
+        )
+        gate = Gate(authenticator, may_debug)
+        self._runner = web.AppRunner(self._app(gate), access_log=None, shutdown_timeout=STOP_S)
 
     async def start(self, port: int, *, host: str = "", tls: ssl.SSLContext | None = None) -> int:
         """Listen on `port` (0 = any) of `host` ("" = every address); returns the port. Raises OSError."""
@@ -71,37 +83,26 @@ class Admin:
         """Stop listening; requests under way get STOP_S."""
         await self._runner.cleanup()
 
-    def _pages(self, pprof: bool) -> web.Application:
-        app = web.Application()
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/healthz", _healthz)
-        debug = {"decisions": self._show_decisions, "config": self._show_config}
-        if pprof:
-            profiling = Profiling()
-            debug |= {"pprof/": profiling.index, "pprof/profile": profiling.profile, "pprof/heap": profiling.heap}
-        for name, page in debug.items():
-            app.router.add_get(f"/debug/{name}", self._guarded(page))
-        app.router.add_get("/{anything:.*}", _nothing)
+    def _app(self, gate: Gate) -> web.Application:
+        app = web.Application(middlewares=[guarded(gate)])
+        for page in self._pages:
+            app.router.add_get(page.path, page.answer)
+        for path in ("/", "/debug", "/debug/"):
+            app.router.add_get(path, self._index)
+        app.router.add_route("*", "/{anything:.*}", self._nothing)
         return app
 
-    def _guarded(self, page: Page) -> Page:
-        async def guarded(request: web.Request) -> web.Response:
-            if self._may_debug(request):
-                return await page(request)
-            text = f"403: {request.path} is shown only to this machine; forward the port and ask through localhost\n"
-            return web.Response(status=403, text=text)
+    async def _index(self, _: web.Request) -> web.Response:
+        width = max(len(page.path) for page in self._pages)
+        return web.Response(text="".join(f"{page.path:{width}}  {page.shows}\n" for page in self._pages))
 
-        return guarded
+    async def _nothing(self, request: web.Request) -> web.Response:
+        return refusal(404, f"nothing at {request.path[:100]}; have: {', '.join(page.path for page in self._pages)}")
 
     async def _metrics(self, request: web.Request) -> web.Response:
         # A page may hold 100,000 lines: rendered beside the loop, which must go on picking.
-        page, content_type, zipped = await asyncio.to_thread(
-            _render,
-            self._registry,
-            request.headers.get("Accept", ""),
-            "gzip" in request.headers.get("Accept-Encoding", ""),
-        )
-        headers = {"Content-Type": content_type} | ({"Content-Encoding": "gzip"} if zipped else {})
+        wanted = (request.headers.get("Accept", ""), request.headers.get("Accept-Encoding", ""))
+        page, headers = await asyncio.to_thread(exposition.page, self._registry, *wanted)
         return web.Response(body=page, headers=headers)
 
     async def _show_decisions(self, request: web.Request) -> web.Response:
@@ -110,41 +111,44 @@ class Admin:
             return await self._show_decision(name)
         limit = request.query.get("limit", str(FEW))
         if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:5]) <= MOST:
-            return web.Response(status=400, text=f"400: limit={limit}: it must be a number from 1 to {MOST}\n")
+            return refusal(400, f"limit={limit}: it must be a number from 1 to {MOST}")
         found = self._decisions.latest(int(limit), request.query.get("request_id", ""))
         return _json(await asyncio.to_thread(lambda: msgspec.json.encode([view(recorded) for recorded in found])))
 
     async def _show_decision(self, name: str) -> web.Response:
         found = self._decisions.find(name)
         if found is None:
-            text = f"404: no decision {name!r} among the last {len(self._decisions)}, which are all that is kept\n"
-            return web.Response(status=404, text=text)
+            return refusal(
+                404, f"no decision {name!r} among the last {len(self._decisions)}, which are all that is kept"
+            )
         return _json(msgspec.json.encode(view(found)))
 
-    async def _show_config(self, request: web.Request) -> web.Response:
-        shown = self._config()
+
+def _page_of(tell: Shown) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(_: web.Request) -> web.Response:
+        shown = tell()
         if isinstance(shown, str):
             return web.Response(text=shown)
-        return _json(msgspec.json.encode(shown, enc_hook=str))
+        return _json(await asyncio.to_thread(msgspec.json.encode, shown, enc_hook=str))
+
+    return answer
 
 
-def _render(registry: CollectorRegistry, accept: str, zipped: bool) -> tuple[bytes, str, bool]:
-    """The page as text or OpenMetrics, its content type, and whether it is compressed."""
-    encode, content_type = choose_encoder(accept)
-    page = encode(registry)
-    return (gzip.compress(page, 1) if zipped else page), content_type, zipped
+def _profiles() -> tuple[Page, ...]:
+    profiling = Profiling()
+    return (
+        Page("/debug/pprof/", "how to profile", profiling.index),
+        Page("/debug/pprof/profile", "what the event loop spends its time on: ?seconds=", profiling.profile),
+        Page("/debug/pprof/heap", "what holds memory", profiling.heap),
+    )
 
 
 def _json(body: bytes) -> web.Response:
     return web.Response(body=body, content_type="application/json")
 
 
-async def _healthz(request: web.Request) -> web.Response:
+async def _healthz(_: web.Request) -> web.Response:
     return web.Response(text="ok\n")
-
-
-async def _nothing(request: web.Request) -> web.Response:
-    return web.Response(status=404, text=f"404: nothing at {request.path}; have: {PAGES}\n")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -115,7 +115,8 @@ def test_configuration_is_shown_as_json_or_as_it_is_written() -> None:
     ("path", "status", "words"),
     [
         ("/healthz", 200, "ok\n"),
-        ("/", 404, "404: nothing at /; have: /metrics, /healthz"),
+        ("/debug/nothing", 404, "404: nothing at /debug/nothing; have: /metrics, /healthz, /debug/decisions"),
+        ("/metrics/", 404, "404: nothing at /metrics/"),
         ("/debug/decisions?limit=0", 400, "400: limit=0: it must be a number from 1 to 1000\n"),
         ("/debug/decisions?limit=x", 400, "400: limit=x"),
         ("/debug/decisions?id=x", 404, "404: no decision 'x' among the last 0"),
@@ -130,6 +131,59 @@ def test_answers(path: str, status: int, words: str) -> None:
     ((got, _, text),) = ask_all(path)
     assert got == status
     assert words in text
+
+
+def test_state_is_shown_as_it_is_at_that_moment() -> None:
+    seen = iter([{"plugins": {}}, {"plugins": {"a": {"state": [1, 2.5]}}}])
+    admin = Admin(CollectorRegistry(), Decisions(), dict, plugins_state=lambda: next(seen))
+    first, second = ask_all("/debug/plugins/state", "/debug/plugins/state", admin=admin)
+    assert first == (200, "application/json", '{"plugins":{}}')
+    assert second[2] == '{"plugins":{"a":{"state":[1,2.5]}}}'
+
+
+@pytest.mark.parametrize(("name", "path"), [("endpoints", "/debug/endpoints"), ("kubernetes", "/debug/kubernetes")])
+def test_a_page_is_there_if_somebody_tells_what_it_shows(name: str, path: str) -> None:
+    told = Admin(CollectorRegistry(), Decisions(), dict, **{name: lambda: [{"at": name}]})
+    ((status, kind, text),) = ask_all(path, admin=told)
+    assert (status, kind, json.loads(text)) == (200, "application/json", [{"at": name}])
+    ((missing, _, text),) = ask_all(path)
+    assert missing == 404
+    assert f"{path}," not in text
+
+
+@pytest.mark.parametrize("path", ["/", "/debug", "/debug/"])
+def test_the_index_lists_every_page_with_what_it_shows(path: str) -> None:
+    admin = Admin(CollectorRegistry(), Decisions(), dict, pprof=False, kubernetes=dict)
+    ((status, _, text),) = ask_all(path, admin=admin)
+    assert status == 200
+    listed = [line.split()[0] for line in text.splitlines()]
+    assert listed == ["/metrics", "/healthz", "/debug/decisions", "/debug/config", "/debug/kubernetes"]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/debug/plugins/state", "/nothing"])
+def test_pages_are_read_and_nothing_else(method: str, path: str) -> None:
+    async def run() -> tuple[int, str, str]:
+        admin = Admin(CollectorRegistry(), Decisions(), dict, plugins_state=dict)
+        port = await admin.start(0, host=HOST)
+        async with aiohttp.request(method, f"http://{HOST}:{port}{path}") as response:
+            answer = response.status, response.headers["Allow"], await response.text()
+        await admin.stop()
+        return answer
+
+    assert asyncio.run(run()) == (405, "GET, HEAD", f"405: {method} is not served here; use GET, HEAD\n")
+
+
+def test_head_tells_the_headers_alone() -> None:
+    async def run() -> tuple[int, str, str]:
+        admin = measured()
+        port = await admin.start(0, host=HOST)
+        async with aiohttp.request("HEAD", f"http://{HOST}:{port}/metrics") as response:
+            answer = response.status, response.headers["Content-Type"], await response.text()
+        await admin.stop()
+        return answer
+
+    assert asyncio.run(run()) == (200, "text/plain; version=0.0.4; charset=utf-8", "")
 
 
 def test_one_profile_is_taken_at_a_time() -> None:
@@ -149,9 +203,10 @@ def test_without_pprof_there_are_no_profiles() -> None:
 
 def test_debug_pages_are_not_for_strangers() -> None:
     admin = Admin(CollectorRegistry(), Decisions(), dict, may_debug=lambda request: False)
-    pages = ("/debug/decisions", "/debug/config", "/debug/pprof/", "/debug/pprof/profile", "/debug/pprof/heap")
-    *debug, metrics = ask_all(*pages, "/metrics", admin=admin)
-    assert [status for status, _, _ in debug] == [403] * 5
+    pages = ("/debug/decisions", "/debug/config", "/debug/pprof/", "/debug/pprof/profile", "/debug/", "/debug/nothing")
+    *debug, metrics, index = ask_all(*pages, "/metrics", "/", admin=admin)
+    assert [status for status, _, _ in debug] == [403] * 6
+    assert index[0] == 200
     assert debug[0][2] == (
         "403: /debug/decisions is shown only to this machine; forward the port and ask through localhost\n"
     )
