@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .documents import Document, Json, at, walk
-from .pickers import pickers
+from .pickers import Picker, pickers
 
 WORKLOADS = {
     "Deployment": "spec.template",
@@ -146,6 +146,11 @@ def misfits(found: list[Document]) -> Iterator[str]:
             yield from _service_ports(document, pods(found))
         if document.kind == "InferencePool":
             yield from _picker_port(document, found)
+        for subject in at(document.value, "subjects[]"):
+            if subject["kind"] == "ServiceAccount" and "namespace" not in subject:
+                yield f"{document}: the account {subject['name']} has no namespace"
+    for picker in pickers(found):
+        yield from _listens_elsewhere(picker)
 
 
 def _own_selector(pod: Pods) -> Iterator[str]:
@@ -194,3 +199,13 @@ def _picker_port(pool: Document, found: list[Document]) -> Iterator[str]:
             named = service.kind == "Service" and service.name == reference["name"]
             if named and number not in at(service.value, "spec.ports[].port"):
                 yield f"{pool}: {service} has no port {number}"
+
+
+def _listens_elsewhere(picker: Picker) -> Iterator[str]:
+    """Where ports carry the names that everybody gives them, they are the ones the picker opens."""
+    options = picker.options
+    opened = {"grpc": options.grpc_port, "grpc-health": options.grpc_health_port, "metrics": options.metrics_port}
+    for port in at(picker.container, "ports[]"):
+        name, number = port.get("name"), port["containerPort"]
+        if opened.get(name, number) != number:
+            yield f"{picker.where}: listens on {opened[name]} for {name}, its port says {number}"

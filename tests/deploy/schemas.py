@@ -32,7 +32,7 @@ def problems(document: Document) -> list[str]:
     """What is wrong with an object, each with the path of the value."""
     schema = _schema(document)
     if schema is None:
-        return [f"{document}: no schema; write {OURS.parent.name}/schemas/{document.group}/{document.kind}.json"]
+        return [f"{document}: no schema; write tests/deploy/schemas/{document.group}/{document.kind}.json"]
     errors = jsonschema.Draft202012Validator(schema, registry=_registry()).iter_errors(document.value)
     wrong = [_told(error) for error in errors]
     return [f"{document}: {problem}" for problem in (*wrong, *_nulls(document.value))]
