@@ -196,12 +196,14 @@ class Reloader:
         live = self._live
         plugins, known = live.built.setup.plugins, before.built.setup.plugins
         kept = [name for name, plugin in plugins.items() if name in known and known[name].instance is plugin.instance]
+        adopted = [heir.plugin.name for heir in live.built.heirs if heir.plugin.hook("adopt")]
         files = {source.path for source in {*live.reading.files} ^ {*before.reading.files}}
         what = [*([live.origin.config_file] if live.reading.config != before.reading.config else []), *sorted(files)]
         for warning in live.built.warnings:
             if warning not in before.built.warnings:
                 log.warning(warning)
-        log.info("reloaded %s", ", ".join(what), extra={"kept": kept, "anew": [n for n in plugins if n not in kept]})
+        anew = [name for name in plugins if name not in {*kept, *adopted}]
+        log.info("reloaded %s", ", ".join(what), extra={"kept": kept, "adopted": adopted, "anew": anew})
 
 
 async def _in_a_thread(work: Callable[[], T]) -> T:

@@ -429,9 +429,10 @@ def test_requests_under_way_go_on_with_the_code_they_began_with(tmp_path: Path) 
 def test_the_lines_of_code_in_force_are_shown_though_the_file_was_refused(tmp_path: Path) -> None:
     async def test() -> None:
         code = COUNTER.replace("self.count = before.count", "self.count = before.none_such")
-        world = World(tmp_path, COUNTING, {"counter.py": code})
-        world.plug_in({"counter.py": "1 / 0\n" * 40})
-        await world.settle()
+        world = World(tmp_path, COUNTING, {"counter.py": COUNTER})
+        for text in (f"# moved\n{code}", "1 / 0\n" * 40):
+            world.plug_in({"counter.py": text})
+            await world.settle()
         with pytest.raises(AttributeError) as raised:
             world.instance("counter").adopt(None)
         assert "    self.count = before.none_such\n" in "".join(traceback.format_exception(raised.value))
@@ -471,21 +472,36 @@ def test_without_files_there_is_nothing_to_follow() -> None:
     run(test)
 
 
+def told(caplog: Logged) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.name == "epp.reload"]
+
+
 def test_what_is_new_to_warn_of_is_told_and_what_was_reloaded(tmp_path: Path, caplog: Logged) -> None:
     caplog.set_level(logging.INFO)
 
     async def test() -> None:
-        world = World(tmp_path, CONFIG + "saturationDetector: {pluginRef: utilization-detector}\n")
+        old = "saturationDetector: {pluginRef: utilization-detector}\n"
+        world = World(tmp_path, CONFIG + old)
+        world.configure(old + CONFIG + "featureGates: [dataLayer]\n")
+        await world.settle()
+        begins = [record.getMessage().partition(":")[0] for record in told(caplog)]
+        assert begins == ["featureGates[0]", f"reloaded {world.config_file}"]
+
+    run(test)
+
+
+def test_the_log_tells_whose_memory_goes_on(tmp_path: Path, caplog: Logged) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def test() -> None:
+        world = World(tmp_path, "plugins: [{type: counter}, {type: queue-scorer}]\n", {"counter.py": COUNTER})
         world.configure(
-            "saturationDetector: {pluginRef: utilization-detector}\n" + CONFIG + "featureGates: [dataLayer]\n"
+            "plugins: [{type: counter, parameters: {start: 1}}, {type: queue-scorer}, {type: lora-affinity-scorer}]\n"
         )
         await world.settle()
-        told = [record for record in caplog.records if record.name == "epp.reload"]
-        assert [record.getMessage().partition(":")[0] for record in told] == [
-            "featureGates[0]",
-            f"reloaded {world.config_file}",
-        ]
-        assert "queue-scorer" in told[-1].__dict__["kept"]
+        fields = told(caplog)[-1].__dict__
+        assert (fields["adopted"], fields["anew"]) == (["counter"], ["lora-affinity-scorer"])
+        assert "queue-scorer" in fields["kept"]
 
     run(test)
 
