@@ -10,6 +10,7 @@ from functools import cache
 
 from epp.config import Built, load
 from epp.options import Options, parse
+from epp.plugin_files import PluginFiles, Source
 from epp.plugins import Catalogue
 
 from .documents import Document, Json, walk
@@ -81,10 +82,24 @@ def _text(value: Json) -> str:
     return json.dumps(value)
 
 
+Files = tuple[tuple[str, str], ...]
+"""Name and text of each plug-in file."""
+
+
 @cache
-def built(text: str) -> Built:
-    """Raises epp.config.ConfigError."""
-    return load(text, catalogue=Catalogue.installed())
+def built(text: str, files: Files = ()) -> Built:
+    """With the plug-ins installed, and those in files. Raises epp.config.ConfigError and PluginError."""
+    plugins = PluginFiles([Source(name, content.encode()) for name, content in files])
+    try:
+        return load(text, catalogue=Catalogue.installed().joined(plugins.points))
+    finally:
+        plugins.drop()
+
+
+def plugin_files(found: list[Document]) -> Files:
+    """Those of every directory that a picker is given by --plugins-path."""
+    folders = [(picker, picker.options.plugins_path) for picker in pickers(found)]
+    return tuple(file for picker, path in folders if path for file in mounted(picker, path, found).items())
 
 
 def configuration_of(picker: Picker, found: list[Document]) -> str | None:

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from epp.config import ConfigError
+from epp.settings import PluginError
 
 from . import envoys, references, rights, schemas, sources
 from .documents import Document
-from .pickers import built, configuration_of, configurations, pickers
+from .pickers import Files, built, configuration_of, configurations, pickers, plugin_files
 from .sources import ROOT, Source
 
 EXPECTED = yaml.safe_load((ROOT / "tests" / "deploy" / "expected.yaml").read_text())
@@ -65,12 +66,13 @@ def test_ports_labels_and_mounts_fit(source: Source) -> None:
 
 
 def test_every_picker_understands_its_command_line(source: Source) -> None:
+    files = plugin_files(source.documents)
     for picker in pickers(source.documents):
         options = picker.options
         assert options.warnings == (), picker.where
         text = configuration_of(picker, source.documents)
         if options.given:
-            options.validate(file_mode=text is not None and built(text).discovery is not None)
+            options.validate(file_mode=text is not None and built(text, files).discovery is not None)
 
 
 def test_every_picker_may_do_exactly_what_it_needs(source: Source) -> None:
@@ -78,14 +80,15 @@ def test_every_picker_may_do_exactly_what_it_needs(source: Source) -> None:
 
 
 def test_every_configuration_is_one_the_picker_loads(source: Source) -> None:
-    refused = {where: told for where, text in configurations(source.documents) if (told := _refusal(text))}
+    files = plugin_files(source.documents)
+    refused = {where: told for where, text in configurations(source.documents) if (told := _refusal(text, files))}
     assert refused == _expected("refused", source)
 
 
-def _refusal(text: str) -> str:
+def _refusal(text: str, files: Files) -> str:
     try:
-        warnings = built(text).warnings
-    except ConfigError as error:
+        warnings = built(text, files).warnings
+    except (ConfigError, PluginError) as error:
         return str(error)
     return "\n".join(warnings)
 
