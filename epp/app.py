@@ -5,61 +5,54 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import signal
 import time
-from collections.abc import Coroutine, Mapping
-from dataclasses import replace
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import uvloop
 
 from epp import __version__
-from epp.config import Built
-from epp.extproc.dialogue import Dialogue
-from epp.extproc.held import HeldBytes
+from epp.cluster import Cluster, Told, connect
+from epp.config import Built, Live
+from epp.extproc.readiness import Readiness, Standing
 from epp.extproc.server import GrpcServer
-from epp.extproc.streams import OpenStreams
 from epp.extproc.tls import CertificateError, Certificates, server_context
 from epp.feeds import FeedError
-from epp.feeds.file import FileFeed
-from epp.feeds.pace import Pace
-from epp.feeds.scrape import Scraper
-from epp.hooks import Hooks
+from epp.feeds.file import FileDiscovery, FileFeed
+from epp.kube import CredentialsError
+from epp.kube.reviews import Reviewer
 from epp.obs import logs
 from epp.obs.admin import Admin
-from epp.obs.decisions import Decisions
-from epp.obs.metrics import Metrics, new_registry
-from epp.obs.observer import PREFIX_PRODUCER, Observers
+from epp.obs.metrics_cluster import ClusterMetrics
+from epp.obs.metrics_reload import ReloadMetrics
 from epp.obs.otlp import OtlpError
 from epp.obs.traces import Tracer
 from epp.options import Options
-from epp.pool.health import Health
-from epp.pool.table import Pool
-from epp.readings import Membership, PoolReadings
-from epp.route import Router
-from epp.rules import Habits, Rules
+from epp.picker import Picker
+from epp.plugins import Plugin
+from epp.reload import Reloader
 
 log = logging.getLogger("epp")
-LAG_EVERY_S = 1.0
 QUIET_S = 2.0
 """The drain ends early when no stream was open for so long: gateways have noticed by then."""
 GRACE_S = 5.0
 """Streams still open after the drain get this long to end."""
+Work = dict[str, Coroutine[Any, Any, None]]
+"""What runs until the end, by name."""
 
 
-def serve(options: Options, built: Built) -> int:
+def serve(options: Options, live: Live) -> int:
     """Serve until a signal; returns the exit code: 0, or 1 if it could not start."""
     logs.setup(options.verbosity)
-    told = (*options.warnings, *built.warnings, *options.unsupported_by(options.transport), *_without_effect(options))
-    for warning in told:
+    told = (*options.warnings, *live.built.warnings, *options.unsupported_by(options.transport))
+    for warning in (*told, *_without_effect(options, live.built)):
         log.warning(warning)
     tracer = None
     try:
         tracer = Tracer.from_environment(options.tracing, os.environ, version=__version__)
-        uvloop.run(App(options, built, tracer).serve())
-    except (OSError, FeedError, CertificateError, OtlpError, NotOfferedError) as error:
+        uvloop.run(App(options, live, tracer).serve())
+    except (OSError, FeedError, CertificateError, CredentialsError, OtlpError) as error:
         log.error("can't serve: %s", error)
         return 1
     except ExceptionGroup:
@@ -71,74 +64,86 @@ def serve(options: Options, built: Built) -> int:
     return 0
 
 
-def _without_effect(options: Options) -> list[str]:
-    """Flags that were given and need what is not offered yet."""
+def _without_effect(options: Options, built: Built) -> list[str]:
+    """Flags that were given and need Kubernetes, where endpoints come from a file."""
+    if built.discovery is None:
+        return []
     needs = {
+        "endpoint-selector": "endpoints come from the file",
         "ha-enable-leader-election": "this replica is ready without being elected",
         "metrics-endpoint-auth": "/metrics is open to all, /debug to this machine",
     }
     return [
-        f"--{name} needs Kubernetes support, which is not offered yet: {instead}"
+        f"--{name} has no effect with {built.discovery.path}, which stands in for Kubernetes: {instead}"
         for name, instead in needs.items()
         if name in options.given and getattr(options, name.replace("-", "_"))
     ]
 
 
-class NotOfferedError(Exception):
-    """What was asked for is not a part of this picker yet; the text says what to use instead."""
-
-
 class App:
-    """One picker: its parts, and how they live and end."""
+    """One picker with its listeners and feeds: how they live and end."""
 
-    def __init__(self, options: Options, built: Built, tracer: Tracer | None) -> None:
-        if built.discovery is None:
-            raise NotOfferedError(
-                "--pool-name and --endpoint-selector need Kubernetes support, which is not offered yet; list the "
-                "endpoints in a file: dataLayer.discovery in the configuration, a plug-in of type file-discovery"
-            )
+    def __init__(self, options: Options, live: Live, tracer: Tracer | None) -> None:
         self._options = options
-        self._built = built
-        self._discovery = built.discovery
         self._draining = False
         self._in_a_hurry = False
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
-        self._pool = Pool(stale_after_s=options.metrics_staleness_threshold)
-        self._health = Health(random.Random(), largest_share=options.max_cooling_share)
-        self._metrics = Metrics(new_registry(), streams=options.enable_grpc_stream_metrics)
-        self._decisions = Decisions(time.time)
-        self._observers = Observers(
-            self._metrics, self._decisions, tracer, now=time.monotonic, verbosity=options.verbosity
-        )
-        self._observers.configured({plugin.name: plugin.type.type for plugin in built.setup.plugins.values()})
-        self._metrics.built(__version__, __version__)
-        self._held = HeldBytes(body_limit=options.max_body_bytes, total_limit=options.max_held_bytes)
-        self._streams = OpenStreams(self._metrics)
-        self._router = self._made_router()
+        self._picker = Picker(options, live.built, tracer)
+        self._cluster: Cluster | None = None
+        self._readiness = Readiness(self._standing, self._plugins)
+        outcomes = ReloadMetrics(self._picker.metrics.families, time.time)
+        self._reloader = Reloader(live, self._picker.use, outcomes)
 
     async def serve(self) -> None:
-        """Until SIGTERM or SIGINT, then drain. Raises OSError, FeedError or CertificateError if it can't start."""
+        """Until SIGTERM or SIGINT, then drain. Raises what says that it can't start."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop, number)
-        readings = PoolReadings(self._pool, self._health, self._metrics, time.monotonic)
-        scraper = self._made_scraper(readings)
-        members = Membership(self._pool, [self._health.forget, readings.forget])
-        feed = FileFeed(self._discovery, [members, scraper] if scraper else [members], clock=time.monotonic)
-        await feed.load()
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.look_now)
+        self._picker.start()
+        discovery = self._picker.built.discovery
+        work = await (self._in_cluster() if discovery is None else self._from_file(discovery))
         server = self._made_server()
-        admin = Admin(
-            self._metrics.registry, self._decisions, self._built.resolved.yaml, pprof=self._options.enable_pprof
-        )
+        admin = self._made_admin()
         try:
             await self._start(server, admin)
         except BaseException:
+            for one in work.values():
+                one.close()
             await server.stop(0)
+            await self._leave_cluster()
             raise
-        work = {"endpoints file": feed.run(), "gauges": self._refresh_gauges(), "loop lag": self._measure_lag()}
-        if scraper:
-            work["scraping"] = scraper.run()
+        await self._run(work | self._chores(), server)
+        await admin.stop()
+        await self._leave_cluster()
+
+    async def _from_file(self, discovery: FileDiscovery) -> Work:
+        feed = FileFeed(discovery, self._picker.sinks, clock=time.monotonic)
+        await feed.load()
+        return {"endpoints file": feed.run()}
+
+    async def _in_cluster(self) -> Work:
+        picker = self._picker
+        told = Told(picker.sinks, picker.steer, picker.pool.lost, stands=self._look)
+        self._cluster = await connect(self._options, told, ClusterMetrics(picker.metrics.families))
+        log.info("asking the API server at %s", self._cluster.api.host)
+        return {"kubernetes": self._cluster.run()}
+
+    async def _leave_cluster(self) -> None:
+        if self._cluster is not None:
+            await self._cluster.close()
+
+    def _chores(self) -> Work:
+        picker = self._picker
+        return {
+            "gauges": picker.refresh_gauges(),
+            "loop lag": picker.measure_lag(),
+            "scraping": picker.scraping.run(),
+            "reload": self._reloader.run(),
+        }
+
+    async def _run(self, work: Work, server: GrpcServer) -> None:
         parts = asyncio.create_task(_together(work), name="parts")
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
         await asyncio.wait({parts, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -146,59 +151,66 @@ class App:
             stopped.cancel()
             await server.stop(0)
             await parts
-        # Scraping and the endpoints file go on while streams are drained.
+        # Everything goes on while streams are drained; only the lease is given up, for another replica to lead.
+        leaving = asyncio.create_task(self._give_up_lead(), name="release")
         await self._drain(server)
+        await leaving
         parts.cancel()
         await asyncio.wait({parts})
-        await admin.stop()
 
-    def ready(self) -> bool:
-        """Whether requests should be sent here: the endpoints are known and the end is not near."""
-        return self._pool.synced and not self._draining
+    async def _give_up_lead(self) -> None:
+        if self._cluster is not None:
+            await self._cluster.release()
 
-    def _made_router(self) -> Router:
-        options, built = self._options, self._built
-        return Router(
-            Rules(built.setup, built.parsers, Hooks(built.hooks), built.setup.columns),
-            self._pool,
-            self._health,
-            observer=self._observers,
-            rng=np.random.default_rng(),
-            now=time.monotonic,
-            clock=time.perf_counter,
-            habits=Habits(
-                decision_timeout_s=options.decision_timeout,
-                load_report=options.load_report,
-                emit_decision_id=options.emit_decision_id,
-                emit_scores=options.emit_endpoint_scores,
-                subset_filter=not options.disable_endpoint_subset_filter,
-            ),
+    # ---- readiness
+
+    def _standing(self) -> Standing:
+        cluster, picker = self._cluster, self._picker
+        protocol = cluster.app_protocol if cluster is not None else ""
+        return Standing(
+            synced=picker.pool.synced,
+            draining=self._draining,
+            app_protocol=protocol,
+            protocol_ok=picker.built.parsers.protocols_allow(protocol),
+            leading=cluster is None or cluster.leading,
         )
 
-    def _made_scraper(self, readings: PoolReadings) -> Scraper | None:
-        if self._built.metrics is None:
-            return None
-        options = self._options
-        pace = Pace()
-        if "refresh-metrics-interval" in options.given:
-            pace = Pace.of(options.refresh_metrics_interval)
-        return Scraper(
-            readings,
-            self._built.metrics.engines,
-            self._built.metrics.source,
-            clock=time.monotonic,
-            chance=random.random,
-            pace=replace(pace, budget_cores=options.scrape_budget),
-        )
+    def _look(self) -> None:
+        """Something changed that readiness depends on: say so in the log without waiting for a probe."""
+        self._readiness.ready()
+
+    # ---- listeners
 
     def _made_server(self) -> GrpcServer:
         return GrpcServer(
-            lambda: Dialogue(self._router, self._held),
-            self._streams,
-            self.ready,
+            self._picker.dialogue,
+            self._picker.streams,
+            self._readiness,
+            elected=self._cluster is not None and self._cluster.election is not None,
             max_recv_bytes=self._options.max_recv_bytes,
             max_send_bytes=self._options.max_send_bytes,
         )
+
+    def _made_admin(self) -> Admin:
+        cluster, picker = self._cluster, self._picker
+        asked = cluster is not None and self._options.metrics_endpoint_auth
+        return Admin(
+            picker.metrics.registry,
+            picker.decisions,
+            self._config,
+            plugins_state=picker.plugins_state,
+            endpoints=picker.endpoint_states,
+            kubernetes=None if cluster is None else cluster.shown,
+            authenticator=Reviewer(cluster.api) if asked and cluster is not None else None,
+            pprof=self._options.enable_pprof,
+        )
+
+    def _config(self) -> str:
+        """What is in force at this moment."""
+        return self._picker.built.resolved.yaml()
+
+    def _plugins(self) -> Iterable[Plugin]:
+        return self._picker.built.setup.plugins.values()
 
     async def _start(self, server: GrpcServer, admin: Admin) -> None:
         options = self._options
@@ -216,7 +228,9 @@ class App:
         except OSError as error:
             raise OSError(f"can't listen on port {options.metrics_port} (--metrics-port): {error.strerror}") from None
         where = {"grpc_port": ports[0], "grpc_health_port": ports[1], "metrics_port": metrics_port}
-        log.info("serving", extra={**where, "endpoints": len(self._pool), "tls": options.secure_serving})
+        log.info("serving", extra={**where, "endpoints": len(self._picker.pool), "tls": options.secure_serving})
+
+    # ---- the end
 
     def _told_to_stop(self, number: signal.Signals) -> None:
         """SIGTERM drains; SIGINT, from somebody at a terminal, does not wait for quiet; a second one ends the drain."""
@@ -229,37 +243,18 @@ class App:
     async def _drain(self, server: GrpcServer) -> None:
         """Readiness is gone already: serve on until streams have ended or the drain time is over."""
         limit_s = self._options.drain_timeout
-        log.info("draining", extra={"drain_timeout_s": limit_s, "streams": self._streams.count})
-        quiet = asyncio.create_task(self._streams.quiet(0.0 if self._in_a_hurry else QUIET_S), name="quiet")
+        streams = self._picker.streams
+        log.info("draining", extra={"drain_timeout_s": limit_s, "streams": streams.count})
+        quiet = asyncio.create_task(streams.quiet(0.0 if self._in_a_hurry else QUIET_S), name="quiet")
         told = asyncio.create_task(self._stop_now.wait(), name="second signal")
         done, waiting = await asyncio.wait({quiet, told}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
             task.cancel()
         if quiet not in done:
             why = "drain ended by a second signal" if told in done else "drain time is over"
-            log.warning(why, extra={"streams": self._streams.count})
+            log.warning(why, extra={"streams": streams.count})
         await server.stop(0.0 if told in done else min(GRACE_S, limit_s))
-        log.info("stopped", extra={"inflight": self._pool.ledger.requests})
-
-    async def _refresh_gauges(self) -> None:
-        while True:
-            now = time.monotonic()
-            endpoints = self._pool.snapshot(now)
-            fresh = endpoints.fresh(self._options.metrics_staleness_threshold)
-            name = self._options.pool_name or "epp"
-            self._metrics.pool(name, endpoints, fresh, self._health.cooling(now))
-            self._metrics.suspended(self._router.suspensions.names(now))
-            self._metrics.held(self._held.held)
-            for plugin in self._built.setup.plugins.values():
-                if plugin.type.type == PREFIX_PRODUCER:
-                    self._metrics.prefix_index(plugin.name, plugin.instance.statistics().entries)
-            await asyncio.sleep(self._options.refresh_prometheus_metrics_interval)
-
-    async def _measure_lag(self) -> None:
-        while True:
-            asleep_at = time.monotonic()
-            await asyncio.sleep(LAG_EVERY_S)
-            self._metrics.lagged(max(0.0, time.monotonic() - asleep_at - LAG_EVERY_S))
+        log.info("stopped", extra={"inflight": self._picker.pool.ledger.requests})
 
 
 async def _together(work: Mapping[str, Coroutine[Any, Any, None]]) -> None:

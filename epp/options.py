@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, get_type_hints
@@ -11,13 +10,13 @@ from epp import options_values as of
 from epp.options_argv import OptionsError, read
 from epp.options_memory import cgroup_limit
 from epp.options_retired import RETIRED, replacements
+from epp.options_rules import POD_OF_DEPLOYMENT, check, endpoints_told
 
 MI = 1 << 20
 GI = 1 << 30
 SHORTEST_REFRESH_S = 0.05
 LARGEST_MESSAGE = 2**31 - 1
 """gRPC counts message sizes in 32 bits."""
-POD_OF_DEPLOYMENT = re.compile(r"(.+)-[a-z0-9]+-[a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,13 +111,13 @@ class Options:
     """Older readings do not count in the pool gauges."""
 
     metrics_endpoint_auth: Annotated[of.Switch, of.Section("Metrics port")] = True
-    """Ask Kubernetes who may read the metrics port (TokenReview); needs Kubernetes."""
+    """Ask Kubernetes who may read the metrics port, /debug included (TokenReview). Only where the pool is there."""
     metrics_cert_dir: of.Text = ""
     """Directory with tls.crt and tls.key; turns on TLS."""
     metrics_client_ca_file: of.Text = ""
     """CA in PEM; clients must show a certificate it signed. Needs --metrics-cert-dir."""
     enable_pprof: of.Switch = True
-    """Profiles under /debug/pprof/, for loopback only."""
+    """Profiles under /debug/pprof/, for those who may read /debug."""
     enable_grpc_stream_metrics: of.Switch = False
     """Three metrics of the ext_proc streams."""
 
@@ -158,6 +157,12 @@ class Options:
         return self.v if self.v >= 0 else 2
 
     @property
+    def served_pool(self) -> str:
+        """The pool's name: as given, else that of the Deployment whose pod this is, else `epp`."""
+        of_deployment = POD_OF_DEPLOYMENT.fullmatch(self.pod_name) if self.endpoint_selector else None
+        return self.pool_name or (of_deployment[1] if of_deployment else "epp")
+
+    @property
     def max_recv_bytes(self) -> int:
         """Largest gRPC message to take."""
         return min(self.grpc_max_recv_msg_size or self.max_body_bytes + MI, LARGEST_MESSAGE)
@@ -192,19 +197,7 @@ class Options:
 
     def validate(self, *, file_mode: bool) -> None:
         """Is it told which endpoints to serve? `file_mode`: a file tells. Raises OptionsError."""
-        if self.pool_name and self.endpoint_selector:
-            raise OptionsError("--pool-name and --endpoint-selector exclude each other; give one of them")
-        if not (self.pool_name or self.endpoint_selector or file_mode):
-            remedy = "or set dataLayer.discovery in the configuration to read endpoints from a file"
-            raise OptionsError(f"either --pool-name or --endpoint-selector must be set, {remedy}")
-        if self.endpoint_selector and not 1 <= len(self.endpoint_target_ports) <= 8:
-            have = len(self.endpoint_target_ports)
-            raise OptionsError(f"--endpoint-selector needs 1 to 8 --endpoint-target-ports, not {have}")
-        if self.endpoint_selector and not POD_OF_DEPLOYMENT.fullmatch(self.pod_name):
-            raise OptionsError(
-                f"--endpoint-selector takes the pool's name from the variable POD_NAME, which is {self.pod_name!r}; "
-                "it must be a Deployment's pod name such as my-epp-7d4b9c-x2x9p"
-            )
+        endpoints_told(self, file_mode=file_mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +241,7 @@ def parse(
         given=frozenset(values),
         warnings=(*warnings, *replaced.warnings),
     )
-    _check(options)
+    check(options)
     return _completed(options, environ)
 
 
@@ -278,19 +271,6 @@ def _value(name: str, kind: of.Kind, texts: list[str]) -> Any:
 
 def _held(limit: int | None) -> int:
     return GI if limit is None else min(GI, limit // 4)
-
-
-def _check(options: Options) -> None:
-    """Flags that exclude or need each other. Raises OptionsError."""
-    if options.config_file and options.config_text:
-        raise OptionsError("--config-file and --config-text exclude each other; give one of them")
-    if options.metrics_client_ca_file and not options.metrics_cert_dir:
-        raise OptionsError("--metrics-client-ca-file needs --metrics-cert-dir: client certificates are a part of TLS")
-    if options.metrics_cert_dir and not options.metrics_client_ca_file and not options.metrics_endpoint_auth:
-        raise OptionsError(
-            "--metrics-cert-dir with --metrics-endpoint-auth=false needs --metrics-client-ca-file: "
-            "otherwise nobody is asked who they are"
-        )
 
 
 def _completed(options: Options, environ: Mapping[str, str]) -> Options:

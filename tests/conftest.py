@@ -8,7 +8,13 @@ from collections import Counter
 
 import pytest
 
-COMMANDS = {"curl": "curl", "kubernetes-client": "kubectl", "nghttp2-client": "h2load", "prometheus": "promtool"}
+COMMANDS = {
+    "curl": "curl",
+    "kubernetes-client": "kubectl",
+    "nghttp2-client": "h2load",
+    "prometheus": "promtool",
+    "shellcheck": "shellcheck",
+}
 """Debian package → the command that shows it is there."""
 REQUIRE = "EPP_REQUIRE_DEBIAN"
 """Set to 1, a missing package fails its tests: nothing is skipped unseen where it matters."""

@@ -9,6 +9,7 @@ import grpc.aio
 
 from epp.extproc.dialogue import Dialogue
 from epp.extproc.health import HealthService
+from epp.extproc.readiness import Readiness
 from epp.extproc.servicer import Servicer, StreamWatch
 from epp.extproc.tls import Certificates, grpc_credentials
 
@@ -21,19 +22,23 @@ KEEPALIVE = (
 
 
 class GrpcServer:
-    """The ext_proc listener and, beside it, the health listener. `start` returns the ports in use."""
+    """The ext_proc listener and, beside it, the health listener. `start` returns the ports in use.
+
+    `elected`: replicas elect one of them, which changes what probes are told.
+    """
 
     def __init__(
         self,
         open_dialogue: Callable[[], Dialogue],
         watch: StreamWatch,
-        ready: Callable[[], bool],
+        readiness: Readiness,
         *,
+        elected: bool = False,
         max_recv_bytes: int,
         max_send_bytes: int,
     ) -> None:
         limits = (("grpc.max_receive_message_length", max_recv_bytes), ("grpc.max_send_message_length", max_send_bytes))
-        health = HealthService(ready)
+        health = HealthService(readiness.ready, reachable=readiness.reachable, elected=elected)
         self._serving = _server([Servicer(open_dialogue, watch), health], (*KEEPALIVE, *limits))
         self._health = _server([health], KEEPALIVE)
 

@@ -114,3 +114,8 @@ def by_name(objects: list[R | Broken]) -> Iterator[tuple[str, R | Broken]]:
         name = found.name if isinstance(found, Broken) else found.metadata.name
         if name:
             yield name, found
+
+
+def older(version: str, than: str) -> bool:
+    """Whether a resourceVersion is surely of a former state; versions that are no numbers tell nothing."""
+    return version.isdecimal() and than.isdecimal() and int(version) < int(than)

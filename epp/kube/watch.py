@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 
 from epp.kube import ApiError
-from epp.kube.events import Broken, Decoder, Seen, by_name
+from epp.kube.around import Around, Hears, Pace
+from epp.kube.events import Broken, Decoder, Seen, by_name, older
 from epp.kube.records import Record
 
+__all__ = ["Around", "Changes", "Follower", "Hears", "Kind", "Pace", "Phase", "Server", "Watch"]
 log = logging.getLogger("epp.kube")
 R = TypeVar("R", bound=Record)
 C_contra = TypeVar("C_contra", bound=Record, contravariant=True)
@@ -29,23 +31,6 @@ PATIENT = 3
 """So often an error is taken for a passing one: then a watch is listed anew, a kind is believed to be gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How patient a watch is, in seconds."""
-
-    first_s: float = 0.8
-    """Before the first new attempt; doubled each time, with chance, up to `most_s`."""
-    most_s: float = 30.0
-    absent_s: float = 15.0
-    """Between two questions for a kind that the server does not have: it may be installed at any time."""
-    silent_s: float = 75.0
-    """A watch that tells nothing for so long is dead: bookmarks come about once a minute."""
-    lasts_s: float = 300.0
-    """The server is asked to end a watch after this, up to twice as long."""
-    list_s: float = 30.0
-    """For the answer to one page."""
-
-
 class Server(Protocol):
     """What is used of the API server."""
 
@@ -56,14 +41,6 @@ class Server(Protocol):
     def stream(
         self, path: str, *, query: Mapping[str, str], silent_s: float
     ) -> AbstractAsyncContextManager[AsyncIterator[list[bytes]]]: ...
-
-
-class Hears(Protocol):
-    """Hears how watching goes. `resource` is the plural of a kind and its group."""
-
-    def watch_failed(self, resource: str, cause: str) -> None: ...
-
-    def watch_stands(self, resource: str, *, synced: bool, objects: int, broken: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +69,6 @@ class Follower(Protocol[C_contra]):
         """The watch stands otherwise than before: its first list is complete, its `phase` is another."""
 
 
-@dataclass(frozen=True, slots=True)
-class Around:
-    """Time and chance, and who hears how watching goes."""
-
-    hears: Hears
-    clock: Callable[[], float]
-    chance: Callable[[], float]
-    pace: Pace = field(default_factory=Pace)
-
-
 class Watch(Generic[R]):
     """Objects of one kind: `known` by name, and a follower who hears what becomes of them."""
 
@@ -124,6 +91,8 @@ class Watch(Generic[R]):
         self._version = ""
         self._attempts = 0
         self._absences = 0
+        self._cut = False
+        """The connection was lost: behind the address another server may be, or the same with another state."""
 
     @property
     def decided(self) -> bool:
@@ -135,6 +104,8 @@ class Watch(Generic[R]):
         while True:
             began = self._clock()
             try:
+                if self._version and self._cut and await self._behind():
+                    self._version = ""
                 if not self._version:
                     await self._list()
                 await self._follow()
@@ -144,6 +115,15 @@ class Watch(Generic[R]):
                 self._failed(error)
                 wait_s = self._patience(error)
             await asyncio.sleep(wait_s)
+
+    async def _behind(self) -> bool:
+        """Whether the server has come less far than we, since its state was lost or restored.
+
+        A watch would be silent until it has come as far, and would not tell what happened before.
+        """
+        query = {**self.kind.query, "limit": "1"}
+        body = await self._server.request("GET", self.kind.path, query=query, timeout_s=self._pace.list_s)
+        return older(self._decoder.page(body)[0].resource_version, self._version)
 
     async def _list(self) -> None:
         found: dict[str, R | Broken] = {}
@@ -173,6 +153,7 @@ class Watch(Generic[R]):
             "timeoutSeconds": str(lasts_s),
         }
         async with self._server.stream(self.kind.path, query=query, silent_s=self._pace.silent_s) as batches:
+            self._cut = False
             self._stands("synced")
             async for lines in batches:
                 self._heard([seen for line in lines if line and (seen := self._decoder.seen(line))])
@@ -227,6 +208,7 @@ class Watch(Generic[R]):
             self._hears.watch_failed(self.kind.resource, "expired")
             return
         self._hears.watch_failed(self.kind.resource, _cause(error))
+        self._cut = self._cut or not error.status
         if error.status == 404:
             self._version = ""
             self._missing()
@@ -256,13 +238,19 @@ class Watch(Generic[R]):
             self._attempts = 1
             return 0.0
         if error.status == 404:
-            return self._pace.absent_s * (0.5 + self._chance())
+            # Who installs a picker installs the kinds as well, a moment before or after. One that was there must be
+            # missed for a while.
+            most_s = self._pace.absent_s
+            return most_s * (0.5 + self._chance()) if self.listed else self._grown_s(self._absences, most_s)
         return max(error.retry_after_s or 0.0, self._wait_s())
 
     def _wait_s(self) -> float:
         self._attempts += 1
-        longest = min(self._pace.most_s, self._pace.first_s * 2.0 ** (self._attempts - 1))
-        return longest * (0.5 + 0.5 * self._chance())
+        return self._grown_s(self._attempts, self._pace.most_s)
+
+    def _grown_s(self, times: int, most_s: float) -> float:
+        """Doubled each time. The exponent is held: two to the power of a day's attempts is no float."""
+        return min(most_s, self._pace.first_s * 2.0 ** min(times - 1, 30)) * (0.5 + 0.5 * self._chance())
 
     def _stands(self, phase: Phase, problem: str = "") -> None:
         """Told once, when it changes; trouble that was seen before is not told again in other words."""
@@ -278,9 +266,8 @@ class Watch(Generic[R]):
             self._follower.moved()
 
     def _tell(self) -> None:
-        self._hears.watch_stands(
-            self.kind.resource, synced=self.phase == "synced", objects=len(self.known), broken=len(self.broken)
-        )
+        synced = None if self.phase == "absent" else self.phase == "synced"
+        self._hears.watch_stands(self.kind.resource, synced=synced, objects=len(self.known), broken=len(self.broken))
 
 
 def _cause(error: ApiError) -> str:

@@ -39,7 +39,7 @@ class Metrics:
     ) -> None:
         families = Families((*TABLE, *STREAMS) if streams else TABLE)
         registry.register(families)
-        self._families = families
+        self.families = self._families = families
         self.registry = registry
         self.streams_open = 0
         """ext_proc streams."""

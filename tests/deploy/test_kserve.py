@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -274,7 +273,7 @@ def test_the_checklist_fails_for_a_wrong_answer(asked: str, answer: str, tmp_pat
     assert checked(tmp_path, GOOD | {asked: answer}).returncode == 1
 
 
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="needs Debian package shellcheck")
+@pytest.mark.needs_debian("shellcheck")
 def test_the_checklist_is_plain_shell() -> None:
     done = subprocess.run(["shellcheck", str(CHECKLIST)], capture_output=True, text=True, check=False)
     assert done.stdout + done.stderr == ""

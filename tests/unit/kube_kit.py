@@ -65,12 +65,14 @@ class Heard:
 
     def __init__(self) -> None:
         self.failures: list[tuple[str, str]] = []
-        self.stands: dict[str, tuple[bool, int, int]] = {}
+        self.then: Callable[[str, str], None] = lambda resource, cause: None
+        self.stands: dict[str, tuple[bool | None, int, int]] = {}
 
     def watch_failed(self, resource: str, cause: str) -> None:
         self.failures.append((resource, cause))
+        self.then(resource, cause)
 
-    def watch_stands(self, resource: str, *, synced: bool, objects: int, broken: int) -> None:
+    def watch_stands(self, resource: str, *, synced: bool | None, objects: int, broken: int) -> None:
         self.stands[resource] = (synced, objects, broken)
 
 

@@ -296,12 +296,21 @@ async def test_errors_of_the_server_are_waited_out(tmp_path: Path) -> None:
 async def test_a_kind_that_vanishes_is_believed_gone_only_when_that_is_said_again(tmp_path: Path) -> None:
     async with serving(pool(), pod("a")) as server, following(server, tmp_path) as found:
         await found.shows("a-rank-0")
-        before = len(found.heard.failures)
-        server.uninstall(NEW_POOLS)
+        sizes: list[int] = []
+        found.heard.then = lambda resource, cause: sizes.append(len(found.pool)) if resource == NEW_POOLS else None
+        server.faults.status = {"/apis/inference.networking.k8s.io": 404}
         server.faults.cut_watches()
-        await until(lambda: (NEW_POOLS, "absent") in found.heard.failures[before:])
-        assert set(found.endpoints) == {"a-rank-0"}
         await until(lambda: not found.pool.synced)
+        assert (sizes[:3], len(found.pool)) == ([1, 1, 1], 0)
+
+
+@in_loop
+async def test_a_kind_that_is_uninstalled_takes_its_objects_with_it(tmp_path: Path) -> None:
+    async with serving(pool(), pod("a")) as server, following(server, tmp_path) as found:
+        await found.shows("a-rank-0")
+        server.uninstall(NEW_POOLS)
+        await until(lambda: not found.pool.synced)
+        assert found.endpoints == {}
 
 
 @in_loop

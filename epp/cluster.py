@@ -1,0 +1,127 @@
+"""The Kubernetes side of one picker: discovery, leader election, who may read the metrics port."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from epp.feeds import Sink
+from epp.feeds.kube import KubeFeed, Place
+from epp.kube.client import Api
+from epp.kube.lease import Timings, new_identity
+from epp.kube.lease_runner import Election
+from epp.kube.watch import Around
+from epp.obs.metrics_cluster import ClusterMetrics
+from epp.options import Options
+from epp.rewrites import Steering
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Who hears what the cluster says."""
+
+    sinks: Sequence[Sink]
+    """The endpoints."""
+    steer: Callable[[Steering], None]
+    """Objectives and rewrites."""
+    lost: Callable[[], None]
+    """The pool was deleted."""
+    stands: Callable[[], None]
+    """Something that readiness depends on may have changed."""
+
+
+class Cluster:
+    """Runs until cancelled; `release` the lease before, so that another replica may lead at once."""
+
+    def __init__(self, api: Api, options: Options, told: Told, metrics: ClusterMetrics) -> None:
+        self.api = api
+        self.feed = KubeFeed(
+            api,
+            place_of(options),
+            told.sinks,
+            Around(metrics, time.monotonic, random.random),
+            steer=told.steer,
+            lost=told.lost,
+        )
+        self.election: Election | None = None
+        self._metrics = metrics
+        self._told = told
+        if options.ha_enable_leader_election:
+            timings = Timings(options.ha_lease_duration, options.ha_renew_deadline, options.ha_retry_period)
+            lease = (options.pool_namespace, f"epp-{options.pool_namespace}-{options.served_pool}.llm-d.ai")
+            who = new_identity(os.environ, socket.gethostname())
+            self.election = Election(api, lease, who, timings, changed=self._leads)
+            metrics.leads(False)
+
+    @property
+    def leading(self) -> bool:
+        """Whether this replica is the one to send requests to; without election every one is."""
+        return self.election is None or self.election.leading
+
+    @property
+    def app_protocol(self) -> str:
+        """What the pool says its endpoints speak; "" = nothing."""
+        return self.feed.form.app_protocol if self.feed.form is not None else ""
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.feed.run(), name="discovery")
+            if self.election is not None:
+                tasks.create_task(self.election.run(), name="election")
+
+    async def release(self) -> None:
+        """Lead no more."""
+        if self.election is not None:
+            await self.election.release()
+
+    async def close(self) -> None:
+        await self.api.close()
+
+    def shown(self) -> dict[str, Any]:  # JSON
+        """For /debug/kubernetes."""
+        now = time.monotonic()
+        form = self.feed.form
+        return {
+            "server": self.api.host,
+            "pool": None
+            if form is None
+            else {"selector": form.selector, "ports": form.ports, "appProtocol": form.app_protocol},
+            "watches": [
+                {
+                    "resource": watch.kind.resource,
+                    "phase": watch.phase,
+                    "problem": watch.problem,
+                    "objects": len(watch.known),
+                    "broken": watch.broken,
+                    "heard_s_ago": None if watch.heard_at is None else round(now - watch.heard_at, 3),
+                }
+                for watch in self.feed.watches()
+            ],
+            "election": None if self.election is None else self.election.state,
+        }
+
+    def _leads(self, leading: bool) -> None:
+        self._metrics.leads(leading)
+        self._told.stands()
+
+
+async def connect(options: Options, told: Told, metrics: ClusterMetrics) -> Cluster:
+    """Find the API server; nothing is asked yet. Raises CredentialsError."""
+    return Cluster(await Api.connect(os.environ), options, told, metrics)
+
+
+def place_of(options: Options) -> Place:
+    """What the command line asks to serve."""
+    return Place(
+        options.pool_namespace,
+        options.served_pool,
+        options.pool_group,
+        selector=options.endpoint_selector,
+        ports=options.endpoint_target_ports,
+    )
