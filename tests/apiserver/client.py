@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -90,8 +90,10 @@ class Client:
         return await self.ask("GET", path, query=query)
 
     @asynccontextmanager
-    async def watch(self, path: str, **query: str) -> AsyncIterator[Events]:
-        async with self._session.get(path, params={"watch": "1"} | query) as response:
+    async def watch(
+        self, path: str, *, headers: Mapping[str, str] | None = None, **query: str
+    ) -> AsyncIterator[Events]:
+        async with self._session.get(path, params={"watch": "1"} | query, headers=headers) as response:
             yield Events(response)
 
 

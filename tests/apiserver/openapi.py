@@ -11,7 +11,8 @@ from tests.apiserver.discovery import VERSION
 from tests.apiserver.errors import PageNotFound
 from tests.apiserver.kinds import Kind
 
-_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+"""Clients ask for `v2@v1.0`, which is no valid media type: those that parse the answer's fail on it."""
 _TITLE = {"title": "Kubernetes", "version": VERSION["gitVersion"]}
 _PARAMETERS = [
     {"name": name, "in": "query", "schema": {"type": "string"}}

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from ssl import SSLContext
-from typing import Any, Self
+from typing import Self
 
-import yaml
 from aiohttp import web
 
+from tests.apiserver import kubeconfig
 from tests.apiserver.bindings import bound_rules
 from tests.apiserver.crds import KNOWN
 from tests.apiserver.errors import not_found
@@ -94,6 +94,11 @@ class ApiServer:
         return self._face.requests
 
     @property
+    def version(self) -> str:
+        """The newest resourceVersion."""
+        return str(self._store.revision)
+
+    @property
     def watches(self) -> int:
         """Streams that are open."""
         return len(self._store.watchers)
@@ -147,19 +152,7 @@ class ApiServer:
 
     def kubeconfig(self, path: Path | str, token: str = "", ca: Path | str | None = None) -> Path:
         """A kubeconfig that points here. kubectl sends a token over https only."""
-        cluster: dict[str, Any] = {"server": self.url}
-        if self._tls:
-            cluster |= {"certificate-authority": str(ca)} if ca else {"insecure-skip-tls-verify": True}
-        content = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "test", "cluster": cluster}],
-            "users": [{"name": "test", "user": {"token": token} if token else {}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-            "current-context": "test",
-        }
-        Path(path).write_text(yaml.safe_dump(content))
-        return Path(path)
+        return kubeconfig.write(path, self.url, token, ca)
 
     def _kind_of(self, obj: Object) -> Kind:
         for kind in self._store.kinds:

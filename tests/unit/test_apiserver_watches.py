@@ -8,11 +8,6 @@ from tests.apiserver import ApiServer
 from tests.apiserver.client import MAPS, PODS, Client, config_map, pod, served
 
 
-def _version(server: ApiServer) -> str:
-    """The newest there is."""
-    return str(server.create(config_map("marker", "elsewhere"))["metadata"]["resourceVersion"])
-
-
 @pytest.mark.parametrize("query", [{}, {"resourceVersion": "0"}], ids=["unset", "0"])
 def test_a_watch_from_no_version_begins_with_what_there_is(query: dict[str, str]) -> None:
     @served()
@@ -30,7 +25,7 @@ def test_a_watch_from_no_version_begins_with_what_there_is(query: dict[str, str]
 @served()
 async def test_a_watch_from_a_version_tells_every_change_after_it_in_order(server: ApiServer, client: Client) -> None:
     server.create(pod("a"))
-    begin = _version(server)
+    begin = server.version
     server.create(pod("b"))
     server.patch("Pod", "llm", "a", {"metadata": {"labels": {"new": "yes"}}})
     server.delete("Pod", "llm", "b", grace_s=0)
@@ -43,7 +38,7 @@ async def test_a_watch_from_a_version_tells_every_change_after_it_in_order(serve
 
 @served()
 async def test_versions_of_events_rise_and_a_deletion_has_one_of_its_own(server: ApiServer, client: Client) -> None:
-    begin = _version(server)
+    begin = server.version
     async with client.watch(PODS, resourceVersion=begin) as events:
         server.create(pod("a"))
         server.delete("Pod", "llm", "a", grace_s=0)
@@ -54,7 +49,7 @@ async def test_versions_of_events_rise_and_a_deletion_has_one_of_its_own(server:
 
 @served()
 async def test_a_watch_of_a_namespace_tells_of_no_other(server: ApiServer, client: Client) -> None:
-    async with client.watch(PODS, resourceVersion=_version(server)) as events:
+    async with client.watch(PODS, resourceVersion=server.version) as events:
         server.create(pod("a", "llm-two"))
         server.create(pod("b", "llm"))
         assert await events.told(1) == [("ADDED", "b")]
@@ -63,7 +58,7 @@ async def test_a_watch_of_a_namespace_tells_of_no_other(server: ApiServer, clien
 @served()
 async def test_an_object_enters_and_leaves_a_selection(server: ApiServer, client: Client) -> None:
     server.create(pod("a", app="x"))
-    async with client.watch(PODS, resourceVersion=_version(server), labelSelector="app=y") as events:
+    async with client.watch(PODS, resourceVersion=server.version, labelSelector="app=y") as events:
         for labels in ({"app": "y"}, {"more": "1"}, {"app": "z"}):
             changed = server.patch("Pod", "llm", "a", {"metadata": {"labels": labels}})
         seen = [await events.next() for _ in range(3)]
@@ -77,7 +72,7 @@ async def test_an_object_enters_and_leaves_a_selection(server: ApiServer, client
 async def test_a_selected_object_that_is_deleted_is_told_once(server: ApiServer, client: Client) -> None:
     server.create(pod("a", app="x"))
     server.create(pod("b", app="y"))
-    async with client.watch(PODS, resourceVersion=_version(server), labelSelector="app=y") as events:
+    async with client.watch(PODS, resourceVersion=server.version, labelSelector="app=y") as events:
         server.delete("Pod", "llm", "a", grace_s=0)
         server.delete("Pod", "llm", "b", grace_s=0)
         assert await events.told(1) == [("DELETED", "b")]
@@ -85,7 +80,7 @@ async def test_a_selected_object_that_is_deleted_is_told_once(server: ApiServer,
 
 @served()
 async def test_one_object_is_watched_by_its_name(server: ApiServer, client: Client) -> None:
-    async with client.watch(PODS, resourceVersion=_version(server), fieldSelector="metadata.name=b") as events:
+    async with client.watch(PODS, resourceVersion=server.version, fieldSelector="metadata.name=b") as events:
         server.create(pod("a"))
         server.create(pod("b"))
         assert await events.told(1) == [("ADDED", "b")]
@@ -93,7 +88,7 @@ async def test_one_object_is_watched_by_its_name(server: ApiServer, client: Clie
 
 @served(bookmark_s=0.01)
 async def test_bookmarks_bring_the_newest_version_to_who_wants_them(server: ApiServer, client: Client) -> None:
-    begin = _version(server)
+    begin = server.version
     newest = server.create(config_map("other"))["metadata"]["resourceVersion"]
     async with client.watch(PODS, resourceVersion=begin, allowWatchBookmarks="true") as events:
         event = await events.next()
@@ -104,13 +99,13 @@ async def test_bookmarks_bring_the_newest_version_to_who_wants_them(server: ApiS
 @served(bookmark_s=0.01)
 async def test_without_asking_there_are_no_bookmarks(server: ApiServer, client: Client) -> None:
     server.faults.drop_watches_after_s = 0.1
-    async with client.watch(PODS, resourceVersion=_version(server)) as events:
+    async with client.watch(PODS, resourceVersion=server.version) as events:
         assert await events.rest() == []
 
 
 @served()
 async def test_a_watch_ends_at_its_timeout_with_a_bookmark(server: ApiServer, client: Client) -> None:
-    query = {"resourceVersion": _version(server), "timeoutSeconds": "1", "allowWatchBookmarks": "1"}
+    query = {"resourceVersion": server.version, "timeoutSeconds": "1", "allowWatchBookmarks": "1"}
     async with client.watch(PODS, **query) as events:
         assert [event["type"] for event in await events.rest()] == ["BOOKMARK"]
 
@@ -120,7 +115,7 @@ def test_a_watch_from_a_forgotten_version_is_gone(as_status: bool) -> None:
     @served(history=2)
     async def watch(server: ApiServer, client: Client) -> None:
         server.faults.gone_as_status = as_status
-        begin = _version(server)
+        begin = server.version
         for name in "abc":
             server.create(pod(name))
         oldest = int(begin) + 2  # after the namespace and pod a
@@ -137,7 +132,7 @@ def test_a_watch_from_a_forgotten_version_is_gone(as_status: bool) -> None:
 @served(history=2)
 async def test_history_is_kept_a_kind(server: ApiServer, client: Client) -> None:
     server.create(pod("a"))
-    begin = _version(server)
+    begin = server.version
     for name in "abcd":
         server.create(config_map(name))
     async with client.watch(PODS, resourceVersion=begin) as events:
@@ -148,7 +143,7 @@ async def test_history_is_kept_a_kind(server: ApiServer, client: Client) -> None
 @served()
 async def test_compaction_forgets_what_was_and_leaves_open_watches_alone(server: ApiServer, client: Client) -> None:
     server.create(pod("a"))
-    begin = _version(server)
+    begin = server.version
     async with client.watch(PODS, resourceVersion=begin) as before:
         newest = _version_of(server.create(config_map("late")))
         server.faults.compact()
@@ -167,7 +162,7 @@ def _version_of(content: dict[str, dict[str, str]]) -> str:
 @served()
 async def test_a_watch_from_a_version_yet_to_come_waits_for_it(server: ApiServer, client: Client) -> None:
     server.create(pod("a"))
-    ahead = str(int(_version(server)) + 1)
+    ahead = str(int(server.version) + 1)
     async with client.watch(PODS, resourceVersion=ahead) as events:
         server.create(pod("b"))
         server.create(pod("c"))
@@ -208,7 +203,7 @@ async def test_a_stream_is_chunked_lines_of_json(server: ApiServer, client: Clie
 
 @served(history=3)
 async def test_a_reader_that_is_too_slow_loses_its_stream(server: ApiServer, client: Client) -> None:
-    async with client.watch(MAPS, resourceVersion=_version(server)) as events:
+    async with client.watch(MAPS, resourceVersion=server.version) as events:
         for number in range(150):
             server.create(config_map(f"a{number}"))
         assert await events.rest() == []
@@ -216,7 +211,7 @@ async def test_a_reader_that_is_too_slow_loses_its_stream(server: ApiServer, cli
 
 @served()
 async def test_a_client_that_goes_leaves_nothing_behind(server: ApiServer, client: Client) -> None:
-    async with client.watch(PODS, resourceVersion=_version(server)):
+    async with client.watch(PODS, resourceVersion=server.version):
         assert server.watches == 1
     while server.watches:
         await client.get("/readyz")  # some turns of the loop
