@@ -9,6 +9,8 @@ import signal
 import sys
 from pathlib import Path
 
+import yaml
+
 from tests.apiserver.certificates import server_context
 from tests.apiserver.server import ApiServer
 
@@ -19,6 +21,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--crd", action="append", default=[], help="install this custom kind; may be repeated")
     parser.add_argument("--tls-dir", type=Path, help="holds tls.crt and tls.key; made there with ca.crt if missing")
     parser.add_argument("--rbac", type=Path, help='JSON: {"token": ["user", [rules]]}')
+    parser.add_argument("--objects", type=Path, help="YAML: there from the start, written as they are, status included")
     parser.add_argument("--no-kubelet", action="store_true", help="pods vanish at once when deleted")
     return parser.parse_args()
 
@@ -26,6 +29,8 @@ def _options() -> argparse.Namespace:
 async def _serve(options: argparse.Namespace) -> None:
     rbac = json.loads(options.rbac.read_text()) if options.rbac else None
     server = ApiServer(crds=options.crd, rbac=rbac, kubelet=not options.no_kubelet, control=True)
+    for one in yaml.safe_load_all(options.objects.read_text()) if options.objects else ():
+        server.create(one)
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)

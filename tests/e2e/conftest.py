@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -8,9 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from . import envoy, processes
+from . import cluster, envoy, processes
 from .bootstrap import Setup
+from .served import Served
 
+NUMBERS = itertools.count(1)
 FAST = ("--inter-token-latency", "1ms", "--prefill-overhead", "1ms", "--prefill-time-per-token", "1us")
 
 
@@ -50,5 +53,53 @@ def proxied(which: str, tmp_path: Path) -> Iterator[Proxied]:
             folder = tmp_path / f"envoy-{picker.grpc_port}"
             folder.mkdir()
             return stack.enter_context(envoy.running(envoy.binary(which), asked, folder, threads=threads))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Fleet]:
+    """Three engines of two ports each, as pods are; no test disturbs them."""
+    with cluster.fleet(tmp_path_factory.mktemp("fleet"), 3, *FAST, ports=2) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Server]:
+    """For tests that leave it running."""
+    with ExitStack() as stack:
+        shared = cluster.Server(tmp_path_factory.mktemp("apiserver"), stack)
+        shared.start()
+        yield shared
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[cluster.Server]:
+    """An API server for this test only, not yet started."""
+    with ExitStack() as stack:
+        yield cluster.Server(tmp_path, stack)
+
+
+@pytest.fixture
+def place(apiserver: cluster.Server) -> cluster.Namespace:
+    """A namespace for this test only, not yet made."""
+    return cluster.Namespace(apiserver, f"llm-{next(NUMBERS)}")
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Starts a picker for a namespace, and an Envoy that dials it with TLS as gateways do."""
+    with ExitStack() as stack:
+
+        def start(place: cluster.Namespace, *flags: str, **options: Any) -> Served:
+            kubeconfig = place.server.kubeconfig(f"{place.name}.kubeconfig", cluster.TOKEN)
+            picker = stack.enter_context(cluster.picker(place, kubeconfig, *flags, **options))
+            folder = tmp_path / f"envoy-{picker.grpc_port}"
+            folder.mkdir()
+            setup = Setup(picker_port=picker.grpc_port, picker_tls=True)
+            return Served(picker, stack.enter_context(envoy.running(envoy.binary("newest"), setup, folder)))
 
         yield start

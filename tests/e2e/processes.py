@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,8 +76,10 @@ class Child:
 
 
 @contextmanager
-def child(command: Sequence[str | Path], log: Path) -> Iterator[Child]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
+def child(command: Sequence[str | Path], log: Path, environ: Mapping[str, str] | None = None) -> Iterator[Child]:
+    """`environ` is added to ours, of which what would export traces or name a cluster is left out."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "KUBE"))}
+    environment = kept | dict(environ or {})
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     try:
