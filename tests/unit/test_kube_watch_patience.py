@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from epp.kube import ApiError
 from epp.kube.records import Pod
 from epp.kube.watch import Around, Kind, Pace, Watch
+from tests.apiserver import ApiServer
 
-from .kube_kit import Heard
+from .kube_kit import ALL, Heard, following, pod, pool
 
 LONG = 1_100
 """Attempts; a float holds two to the power of 1023."""
@@ -74,3 +76,23 @@ def test_it_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_kind_that_is_not_there_is_asked_for_soon_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waits(404, 6, monkeypatch) == [1.0, 2.0, 4.0, 8.0, 15.0, 15.0]
+
+
+def test_a_server_that_lost_its_state_is_listed_anew(tmp_path: Path) -> None:
+    async def run() -> None:
+        server = ApiServer(crds=ALL)
+        for one in (pool(), pod("a"), pod("b")):
+            server.create(one)
+        await server.start()
+        port = server.port
+        async with following(server, tmp_path) as found:
+            await found.shows("a-rank-0", "b-rank-0")
+            await server.stop()
+            restored = ApiServer(crds=ALL)
+            restored.create(pool())
+            restored.create(pod("a"))
+            await restored.start(port)
+            await found.shows("a-rank-0")
+            await restored.stop()
+
+    asyncio.run(run())
