@@ -107,6 +107,10 @@ static_resources:
 {{- end }}
     connect_timeout: 5s
     lb_policy: LEAST_REQUEST
+{{- if .Values.router.proxy.failOpen }}
+    # Never try a picker that is known to be away: once a piece of a body has been sent to it, a request can only fail.
+    common_lb_config: {healthy_panic_threshold: {value: 0}}
+{{- end }}
     circuit_breakers: &many
       thresholds: [{max_connections: 40000, max_pending_requests: 40000, max_requests: 40000, max_retries: 1024}]
     typed_extension_protocol_options:
@@ -116,8 +120,12 @@ static_resources:
           http2_protocol_options: {initial_stream_window_size: 65536, initial_connection_window_size: 1048576}
     health_checks:
     - timeout: 2s
-      interval: 10s
-      unhealthy_threshold: 3
+      interval: {{ .Values.router.proxy.failOpen | ternary "2s" "10s" }}
+{{- if .Values.router.proxy.failOpen }}
+      # Else an idle Envoy looks once a minute.
+      no_traffic_interval: 2s
+{{- end }}
+      unhealthy_threshold: {{ .Values.router.proxy.failOpen | ternary 2 3 }}
       healthy_threshold: 2
       grpc_health_check: {service_name: envoy.service.ext_proc.v3.ExternalProcessor}
 {{- if include "epp.secure" . }}
