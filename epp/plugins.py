@@ -34,8 +34,9 @@ PLACES = {
 """Kind of plug-in → entry point group."""
 METHODS = {"filter": "filter", "scorer": "score", "picker": "pick", "signal": "measure"}
 HOOKS = ("arrived", "picked", "response_headers", "finished")
-"""Optional methods of a class, called along a request's life. Two more are called from outside of requests:
-`adopt(before)` when an instance takes the place of another one of its name, `state()` when somebody looks."""
+"""Optional methods of a class, called along a request's life. Three more are called from outside of requests:
+`adopt(before)` when an instance takes the place of another one of its name, `state()` when somebody looks, `ready()`
+when a probe asks."""
 PASSED_ON = (Refused, KeyboardInterrupt, GeneratorExit)
 """What is let out of a plug-in. All else costs only what it would have told: a CancelledError it made up would leave
 the stream without an answer, a SystemExit would end the picker."""
