@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import jsonschema
@@ -21,19 +22,20 @@ from referencing import Registry, Resource
 from .documents import Document, Json, walk
 
 OURS = Path(__file__).parent / "schemas"
-KUBERNETES = files("kubernetes_validate") / "kubernetes-json-schema" / "v1.37.0-local-strict"
+PUBLISHED = files("kubernetes_validate") / "kubernetes-json-schema"
+NEWEST = "1.37"
 URL = "https://kubernetes.io"
 """The identity that Kubernetes' definitions give themselves; references without a host are relative to it."""
 BUILT_IN = ("", "apps", "autoscaling", "batch", "policy")
 """Groups of Kubernetes that do not end in k8s.io."""
 
 
-def problems(document: Document) -> list[str]:
-    """What is wrong with an object, each with the path of the value."""
-    schema = _schema(document)
+def problems(document: Document, kubernetes: str = NEWEST) -> list[str]:
+    """What is wrong with an object for a version of Kubernetes, each with the path of the value."""
+    schema = _schema(document, kubernetes)
     if schema is None:
         return [f"{document}: no schema; write tests/deploy/schemas/{document.group}/{document.kind}.json"]
-    errors = jsonschema.Draft202012Validator(schema, registry=_registry()).iter_errors(document.value)
+    errors = jsonschema.Draft202012Validator(schema, registry=_registry(kubernetes)).iter_errors(document.value)
     wrong = [_told(error) for error in errors]
     return [f"{document}: {problem}" for problem in (*wrong, *_nulls(document.value))]
 
@@ -49,26 +51,30 @@ def _nulls(value: Json) -> list[str]:
     return [f"{path}: has no value" for path, inner in walk(value) if inner is None]
 
 
-def _schema(document: Document) -> Json:
+def _schema(document: Document, kubernetes: str) -> Json:
     ours = OURS / document.group
     for path in ours.glob("*.json") if document.group else ():
         if path.stem.lower() == document.kind.lower():
             return {"$id": f"{URL}/{document.group}/{path.name}", **json.loads(path.read_text())}
-    return _published(str(document.value["apiVersion"]), document.kind)
+    return _published(str(document.value["apiVersion"]), document.kind, kubernetes)
 
 
-def _published(api_version: str, kind: str) -> Json:
+def _published(api_version: str, kind: str, kubernetes: str) -> Json:
     group, _, version = api_version.rpartition("/")
     if group not in BUILT_IN and not group.endswith(".k8s.io"):
         return None
     short = "-".join(filter(None, (group.partition(".")[0], version)))
-    path = KUBERNETES / f"{kind.lower()}-{short}.json"
+    path = _folder(kubernetes) / f"{kind.lower()}-{short}.json"
     return {"$id": f"{URL}/{path.name}", **json.loads(path.read_text())} if path.is_file() else None
 
 
+def _folder(kubernetes: str) -> Traversable:
+    return PUBLISHED / f"v{kubernetes}.0-local-strict"
+
+
 @cache
-def _registry() -> Registry[Json]:
-    definitions = json.loads((KUBERNETES / "_definitions.json").read_text())
+def _registry(kubernetes: str) -> Registry[Json]:
+    definitions = json.loads((_folder(kubernetes) / "_definitions.json").read_text())
     shared = json.loads((OURS / "shared.json").read_text())
     return Registry().with_resources(
         [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import helm_python
@@ -10,6 +11,7 @@ import pytest
 from epp.options import parse
 
 from .chart_kit import REQUIRED, Release
+from .schemas import problems
 from .sources import CHART, VALUES, Source, chart, rendered
 
 STANDBY: Any = {"replicas": 3}
@@ -176,6 +178,15 @@ def test_every_pod_is_restricted(values: Any) -> None:
                 context = container["securityContext"]
                 assert context["capabilities"] == {"drop": ["ALL"]}
                 assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
+
+
+def test_the_oldest_kubernetes_that_the_chart_allows_takes_it() -> None:
+    """Envoy's preStop is younger."""
+    [allowed] = re.findall(r'kubeVersion: ">=(\d+\.\d+)\.0-0"', (CHART / "Chart.yaml").read_text())
+    for path in VALUES.glob("*.yaml"):
+        found = chart(path)
+        envoys = any("envoy" in str(one.value) for one in found if one.kind == "Deployment")
+        assert [bad for one in found for bad in problems(one, "1.30" if envoys else allowed)] == []
 
 
 def test_values_of_the_llm_d_charts_mean_the_same() -> None:

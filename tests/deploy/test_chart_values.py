@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
+import pytest
 import yaml
 
+from .chart_kit import REQUIRED, merged
 from .documents import Json
-from .sources import CHART
+from .sources import CHART, ROOT, rendered
 from .values_table import README, readme, values
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -53,3 +56,15 @@ def test_the_readme_has_the_table() -> None:
 
 def test_an_explanation_is_a_sentence_that_fits_a_table() -> None:
     assert [one.path for one in values() if not one.about.endswith(".") or "|" in one.about] == []
+
+
+GUIDES = (README, ROOT / "docs" / "install" / "helm.md")
+
+
+def _examples() -> list[str]:
+    return [block for guide in GUIDES for block in re.findall(r"```yaml\n(.+?)```", guide.read_text(), re.DOTALL)]
+
+
+@pytest.mark.parametrize("example", _examples(), ids=lambda text: text.split("\n", 1)[0])
+def test_the_examples_of_the_guides_are_values_of_the_chart(example: str) -> None:
+    assert rendered(merged(REQUIRED, yaml.safe_load(example))) != []
