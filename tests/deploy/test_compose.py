@@ -60,7 +60,7 @@ def test_what_is_no_compose_file_is_found(spoil: Callable[[Json], None]) -> None
 def test_the_picker_understands_its_command_line() -> None:
     options = parse(service("picker")["command"], {}, memory_limit=lambda: None)
     assert options.warnings == ()
-    discovery = built((COMPOSE / "config" / "epp.yaml").read_text()).discovery
+    discovery = built((COMPOSE / "picker" / "epp.yaml").read_text()).discovery
     assert discovery is not None
     options.validate(file_mode=True)
     assert (options.config_file, discovery.path) == ("/config/epp.yaml", "/config/endpoints.yaml")
@@ -73,7 +73,7 @@ def test_the_engines_understand_theirs() -> None:
 
 
 def test_the_endpoints_are_the_engines_by_name() -> None:
-    listed = read_endpoints((COMPOSE / "config" / "endpoints.yaml").read_text())
+    listed = read_endpoints((COMPOSE / "picker" / "endpoints.yaml").read_text())
     assert listed.errors == ()
     engines = [name for name, one in compose()["services"].items() if one.get("profiles") == ["engines"]]
     assert sorted((one.address, one.port) for one in listed.endpoints) == sorted((name, 8000) for name in engines)
