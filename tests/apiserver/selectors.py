@@ -28,7 +28,8 @@ def labels(text: str) -> Test | None:
     tests = [_requirement(part.strip()) for part in _COMMA.split(text)]
 
     def selected(content: dict[str, Any]) -> bool:
-        found = content["metadata"].get("labels") or {}
+        found = content["metadata"].get("labels")
+        found = found if isinstance(found, dict) else {}
         return all(test(found) for test in tests)
 
     return selected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,12 +172,10 @@ class Face:
             gone = error
         response = web.StreamResponse(headers=bodies.HEADERS)
         response.enable_chunked_encoding()
-        await response.prepare(served.request)
-        if gone is None:
-            await sender.run(response, first)
-        else:
-            await response.write(error_line(gone))
-        await response.write_eof()
+        with suppress(ConnectionError):  # the client has gone
+            await response.prepare(served.request)
+            await (sender.run(response, first) if gone is None else response.write(error_line(gone)))
+            await response.write_eof()
         return response
 
     async def _create(self, served: Served) -> web.StreamResponse:

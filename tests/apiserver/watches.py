@@ -126,13 +126,13 @@ class Sender:
         self._ends = now + (number(stream.kind, "timeoutSeconds", stream.query.get("timeoutSeconds", "")) or TIMEOUT_S)
 
     async def run(self, response: web.StreamResponse, first: list[bytes]) -> None:
-        await self._write(response, first)
         while True:
-            await self._rest()
             if not self._faults.silent:
-                await self._write(response, self._due())
+                await self._write(response, [*first, *self._due()])
+                first = []
             if self._over():
                 break
+            await self._rest()
         if not self._faults.silent and not self._watcher.closed and self._bookmark_s < float("inf"):
             await response.write(self._stream.bookmark())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,30 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+from tests.apiserver import checks
 from tests.apiserver.crds import kind_of
 from tests.apiserver.errors import already_exists, bad_request, conflict, invalid, not_found
 from tests.apiserver.kinds import CRD, NAMESPACE, POD, Kind
 from tests.apiserver.store import Key, Object, Store, Stored, key_of
 
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
-_RULE = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
-    "end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
-    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
-)
-_LABEL_RULE = (
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with "
-    "an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
-    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
-)
-_VALUE_RULE = (
-    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and "
-    "end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
-    "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-)
 _KEPT = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName")
 """Metadata that a writer cannot change."""
 
@@ -61,14 +43,15 @@ class Writer:
     def prepared(self, kind: Kind, sent: Object, *, trusted: bool) -> Object:
         """A new object as it would be stored, made of `sent`, which belongs to it from here on.
 
-        A trusted writer sets the status too, as a controller would soon after.
+        A trusted writer sets the status too, as a controller would soon after, and may store what no client could.
         """
         content = sent | {"kind": kind.kind, "apiVersion": kind.api_version}
         metadata = content["metadata"]
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = metadata["generateName"] + "".join(secrets.choice(_SUFFIX) for _ in range(5))
-        _check_name(kind, metadata.get("name", ""))
-        _check_labels(kind, metadata)
+        checks.name(kind, metadata.get("name") or "")
+        if not trusted:
+            checks.content(kind, content)
         for given in ("deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink"):
             metadata.pop(given, None)
         metadata["uid"] = str(uuid4())
@@ -89,6 +72,10 @@ class Writer:
             raise already_exists(kind, name)
         if dry_run:
             return content
+        return self._put(kind, content)
+
+    def _put(self, kind: Kind, content: Object) -> Stored:
+        """A definition makes its kind served."""
         if kind == CRD:
             self.store.install(kind_of(content))
         return self.store.put(kind, content)
@@ -108,7 +95,8 @@ class Writer:
         self._check_version(old, sent["metadata"])
         content = _merged_parts(old, sent, subresource, trusted=trusted)
         _keep_identity(old, content["metadata"])
-        _check_labels(kind, content["metadata"])
+        if not trusted:
+            checks.content(kind, content)
         if kind.generation and not subresource and _spec_of(content) != _spec_of(old.content):
             content["metadata"]["generation"] = old.content["metadata"].get("generation", 0) + 1
         if content == old.content:
@@ -126,7 +114,7 @@ class Writer:
     def _settled(self, old: Stored, content: Object, name: str) -> Stored:
         """An object that only waited for its finalizers goes with the last of them."""
         metadata = content["metadata"]
-        stored = self.store.put(old.kind, content)
+        stored = self._put(old.kind, content)
         waits = old.content["metadata"].get("finalizers") and not metadata.get("finalizers")
         if waits and metadata.get("deletionTimestamp"):
             self.store.remove(stored)
@@ -244,35 +232,14 @@ def _initial(kind: Kind, content: Object, *, trusted: bool) -> Object:
         content.pop("status", None)
     if kind == POD:
         content.setdefault("status", {}).setdefault("phase", "Pending")
+    if kind == CRD:
+        content["status"] = {
+            "acceptedNames": content["spec"]["names"],
+            "conditions": [{"type": each, "status": "True"} for each in ("NamesAccepted", "Established")],
+            "storedVersions": [kind_of(content).version],
+        }
     if kind == NAMESPACE:
         content["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = content["metadata"]["name"]
         content.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
         content.setdefault("status", {}).setdefault("phase", "Active")
     return content
-
-
-def _check_name(kind: Kind, name: str) -> None:
-    if not name:
-        raise invalid(kind, "", "metadata.name", "Required value: name or generateName is required")
-    if kind.group == "rbac.authorization.k8s.io":
-        if re.search(r"[/%]", name) or name in {".", ".."}:
-            raise invalid(kind, name, "metadata.name", f"Invalid value: \"{name}\": may not contain '/'")
-        return
-    pattern, rule = (_LABEL, _LABEL_RULE) if kind.kind in {"Namespace", "Service"} else (_SUBDOMAIN, _RULE)
-    if not pattern.fullmatch(name) or len(name) > 253:
-        raise invalid(kind, name, "metadata.name", f'Invalid value: "{name}": {rule}')
-
-
-def _check_labels(kind: Kind, metadata: dict[str, Any]) -> None:
-    for field in ("labels", "annotations"):
-        for value in (metadata.get(field) or {}).values():
-            if not isinstance(value, str):
-                go = f"json: cannot unmarshal {_go(value)} into Go struct field ObjectMeta.metadata.{field}"
-                raise bad_request(f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {go}')
-            if field == "labels" and not (_LABEL_VALUE.fullmatch(value) and len(value) <= 63):
-                raise invalid(kind, metadata["name"], "metadata.labels", f'Invalid value: "{value}": {_VALUE_RULE}')
-
-
-def _go(value: Any) -> str:
-    names = {bool: "bool", int: "number", float: "number", dict: "object", list: "array"}
-    return names.get(type(value), "null")

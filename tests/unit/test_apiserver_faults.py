@@ -55,6 +55,9 @@ async def test_a_silent_server_accepts_watches(server: ApiServer, client: Client
     server.faults.silent = True
     async with client.watch(PODS) as events:
         assert events.response.status == 200
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await events.line()
         server.faults.silent = False
         assert await events.told(1) == [("ADDED", "a")]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import aiohttp
 import pytest
 
 from tests.apiserver import ApiServer
@@ -216,3 +219,19 @@ async def test_a_client_that_goes_leaves_nothing_behind(server: ApiServer, clien
     while server.watches:
         await client.get("/readyz")  # some turns of the loop
     assert [path for _, path, _ in server.requests if "watch=1" in path] != []
+
+
+def test_a_client_that_goes_in_the_middle_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    @served()
+    async def leave(server: ApiServer, client: Client) -> None:
+        for turn in range(20):
+            async with aiohttp.ClientSession(server.url) as leaving:
+                answer = await leaving.get(f"{MAPS}?watch=1")
+                server.create(config_map(f"a-{turn}", text="x" * 50_000))
+                answer.close()
+            for number in range(3):
+                await asyncio.sleep(0)  # so that each is sent by itself
+                server.create(config_map(f"a-{turn}-{number}", text="x" * 50_000))
+
+    leave()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
