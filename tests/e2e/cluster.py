@@ -260,7 +260,24 @@ def picker(
     mine = (*free, f"--pool-namespace={place.name}", "--metrics-endpoint-auth=false", *flags)
     words = replace(starts or Starts(), args=mine).argv
     log = place.server.folder / f"picker-{place.name}-{time.monotonic_ns()}.log"
-    with child([*wrap, EPP, *words], log, environ | ({"KUBECONFIG": str(kubeconfig)} if kubeconfig else {})) as running:
-        line = json.loads(running.line(r'^\{.*"msg":"serving".*\}$')[0][0])
-        yield Picker(running, {name: line[name] for name in line if name.endswith("_port")})
-        running.kill()
+    told = {"KUBECONFIG": str(kubeconfig)} if kubeconfig else {}
+    with child([*wrap, EPP, *words], log, environ | told) as started:
+        yield Picker(started)
+        started.kill()
+
+
+@contextmanager
+def pickers(place: Namespace, count: int, *flags: str) -> Iterator[list[Picker]]:
+    """Replicas that elect one of them, started together."""
+    kubeconfig = place.server.kubeconfig(f"{place.name}.kubeconfig", TOKEN)
+    with ExitStack() as stack:
+        starting = [
+            stack.enter_context(picker(place, kubeconfig, *flags, starts=Starts(replicas=count))) for _ in range(count)
+        ]
+        yield [serves(one) for one in starting]
+
+
+def serves(starting: Picker) -> Picker:
+    """The same, once it listens, with its ports."""
+    line = json.loads(starting.child.line(r'^\{.*"msg":"serving".*\}$')[0][0])
+    return Picker(starting.child, {name: line[name] for name in line if name.endswith("_port")})

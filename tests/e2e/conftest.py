@@ -96,7 +96,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
         def start(place: cluster.Namespace, *flags: str, **options: Any) -> Served:
             kubeconfig = place.server.kubeconfig(f"{place.name}.kubeconfig", cluster.TOKEN)
-            picker = stack.enter_context(cluster.picker(place, kubeconfig, *flags, **options))
+            picker = cluster.serves(stack.enter_context(cluster.picker(place, kubeconfig, *flags, **options)))
             folder = tmp_path / f"envoy-{picker.grpc_port}"
             folder.mkdir()
             setup = Setup(picker_port=picker.grpc_port, picker_tls=True)

@@ -32,6 +32,31 @@ def serving(picker: Picker, service: str = "readiness", timeout_s: float = TIMEO
             return False
 
 
+PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+RETRY: Json = {
+    "retry_on": "connect-failure,refused-stream,reset,unavailable",
+    "num_retries": 5,
+    # Without it Envoy waits up to a second before the first new attempt.
+    "retry_back_off": {"base_interval": "0.01s", "max_interval": "0.1s"},
+    "retry_host_predicate": [
+        {
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": {"@type": f"type.googleapis.com/{PREVIOUS_HOSTS}"},
+        }
+    ],
+    "host_selection_retry_max_attempts": 5,
+}
+"""Of the ext_proc filter's grpc_service: a stream that got no answer yet goes to another picker."""
+EJECT: Json = {
+    "split_external_local_origin_errors": True,
+    "consecutive_local_origin_failure": 1,
+    "interval": "1s",
+    "base_ejection_time": "5s",
+    "max_ejection_percent": 100,
+}
+"""Who refuses a connection is left out at once, without waiting for the next health check."""
+
+
 @dataclass
 class Kubelet:
     """Probes pickers and writes the ready ones where Envoy reads its endpoints.
@@ -100,14 +125,16 @@ def kubelet(pickers: Sequence[Picker], file: Path, *, period_s: float, failures:
 
 def write_endpoints(file: Path, ports: Sequence[int]) -> None:
     """As Envoy reads them, moved into place: that is what it watches for."""
-    hosts = [
-        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}} for port in ports
-    ]
     kind = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
-    found = {"@type": kind, "cluster_name": "picker", "endpoints": [{"lb_endpoints": hosts}]}
+    found = {"@type": kind, "cluster_name": "picker", "endpoints": [{"lb_endpoints": hosts_at(ports)}]}
     part = file.with_suffix(".part")
     part.write_text(json.dumps({"version_info": str(time.monotonic_ns()), "resources": [found]}))
     part.replace(file)
+
+
+def hosts_at(ports: Sequence[int]) -> list[Json]:
+    addresses = [{"address": "127.0.0.1", "port_value": port} for port in ports]
+    return [{"endpoint": {"address": {"socket_address": address}}} for address in addresses]
 
 
 def picker_cluster(config: Json) -> Json:
@@ -125,3 +152,42 @@ def by_readiness(setup: Setup, file: Path) -> Json:
     source = {"path_config_source": {"path": str(file)}, "resource_api_version": "V3"}
     cluster |= {"type": "EDS", "eds_cluster_config": {"eds_config": source}}
     return config
+
+
+def leader_first(setup: Setup, ports: Sequence[int], *, retry: bool = True, eject: bool = True) -> Json:
+    """A bootstrap that knows every picker, sends to the leader, and to anybody while nobody leads.
+
+    `retry` and `eject` are the settings that keep what is not in flight from being lost; benchmarks leave them out.
+    """
+    config = bootstrap(setup)
+    cluster = picker_cluster(config)
+    cluster["connect_timeout"] = "1s"
+    cluster["load_assignment"]["endpoints"] = [{"lb_endpoints": hosts_at(ports)}]
+    cluster["health_checks"] = [health_check("readiness")]
+    # Only with nobody healthy is everybody tried; at the default of half, three replicas would always be.
+    cluster["common_lb_config"] = {"healthy_panic_threshold": {"value": 1.0}}
+    if eject:
+        cluster["outlier_detection"] = EJECT
+    if retry:
+        picker_filter(config)["grpc_service"]["retry_policy"] = RETRY
+    return config
+
+
+def health_check(service: str) -> Json:
+    return {
+        "interval": "1s",
+        "no_traffic_interval": "1s",
+        "timeout": "1s",
+        "unhealthy_threshold": 1,
+        "healthy_threshold": 1,
+        "grpc_health_check": {"service_name": service},
+        "tls_options": {"alpn_protocols": ["h2"]},
+    }
+
+
+def picker_filter(config: Json) -> Json:
+    """The ext_proc filter of a bootstrap."""
+    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    filters: list[Json] = manager["http_filters"]
+    found: Json = next(one["typed_config"] for one in filters if one["name"] == "envoy.filters.http.ext_proc")
+    return found

@@ -53,6 +53,10 @@ class Load:
     def statuses(self) -> list[int]:
         return [one.status for one in self.sent]
 
+    def now(self) -> float:
+        """The time as `Sent.at` has it."""
+        return time.monotonic()
+
     def since(self, moment: float) -> list[Sent]:
         """Those that were sent at that time or later."""
         return [one for one in self.sent if one.at >= moment]

@@ -128,7 +128,8 @@ def test_in_a_pod_the_service_account_is_used(place: Namespace, fleet: Fleet, tm
     where = "/run/secrets/kubernetes.io/serviceaccount"
     wrap = ("unshare", "--mount", "--propagation=private", "sh", "-ec", script, str(account), where)
     told = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(place.server.port)}
-    with cluster.picker(place, None, wrap=wrap, **told) as picker:
+    with cluster.picker(place, None, wrap=wrap, **told) as starting:
+        picker = cluster.serves(starting)
         assert settles(True, lambda: serving(picker))
         assert settles(["a-rank-0"], lambda: sorted(known(picker))) == ["a-rank-0"]
 
