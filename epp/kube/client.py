@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -50,6 +49,8 @@ async def credentials(environ: Mapping[str, str]) -> Configuration:
     found = Configuration()
     home = Path(environ.get("HOME", "/nonexistent"), ".kube", "config")
     named = environ.get("KUBECONFIG", "")
+    if named and not any(os.path.isfile(path) for path in named.split(os.pathsep)):  # noqa: ASYNC240 - as below
+        raise CredentialsError(f"KUBECONFIG={named}: there is no such file")
     try:
         if named or SERVICE_HOST_ENV_NAME not in environ:
             if not named and not os.path.isfile(home):  # noqa: ASYNC240 - once, before anything is served
@@ -61,7 +62,9 @@ async def credentials(environ: Mapping[str, str]) -> Configuration:
         else:
             loader = InClusterConfigLoader(SERVICE_TOKEN_FILENAME, SERVICE_CERT_FILENAME, environ=dict(environ))
             loader.load_and_set(found)
-    except (ConfigException, OSError, ValueError, TypeError, KeyError, ssl.SSLError) as error:
+    except CredentialsError:
+        raise
+    except Exception as error:  # whatever a library raises at a file of somebody's: it is told, and nothing is lost
         where = f"KUBECONFIG={named}" if named else "the service account of this pod"
         raise CredentialsError(f"{where} can't be used: {error}") from error
     return found
