@@ -42,17 +42,17 @@ class ApiServer:
         control: bool = False,
     ) -> None:
         """`rbac`: token → (user, rules), None allows everything; `history`: changes kept a kind; `control`: /faults."""
-        self._store = Store(history)
-        self._writer = Writer(self._store, clock, self._later if kubelet else None)
-        self.faults = Faults(self._store)
-        access = Access(rbac, lambda user: bound_rules(self._store, user))
+        self.store = Store(history)
+        self._writer = Writer(self.store, clock, self._later if kubelet else None)
+        self.faults = Faults(self.store)
+        access = Access(rbac, lambda user: bound_rules(self.store, user))
         self._face = Face(self._writer, access, self.faults, bookmark_s, clock, control)
         self._runner: web.ServerRunner | None = None
         self._timers: set[asyncio.TimerHandle] = set()
         self._tls = False
         self.port = 0
         for kind in BUILT_IN:
-            self._store.install(kind)
+            self.store.install(kind)
         for name in NAMESPACES:
             self._writer.create(NAMESPACE, {"metadata": {"name": name}})
         for crd in crds:
@@ -96,12 +96,12 @@ class ApiServer:
     @property
     def version(self) -> str:
         """The newest resourceVersion."""
-        return str(self._store.revision)
+        return str(self.store.revision)
 
     @property
     def watches(self) -> int:
         """Streams that are open."""
-        return len(self._store.watchers)
+        return len(self.store.watchers)
 
     def create(self, obj: Object) -> Object:
         """Written as it is, status included; its namespace is made where it is missing."""
@@ -129,7 +129,7 @@ class ApiServer:
         return self._found(self.kind(kind), namespace, name).copy()
 
     def all(self, kind: str, namespace: str | None = None) -> list[Object]:
-        bucket = self._store.bucket(self.kind(kind))
+        bucket = self.store.bucket(self.kind(kind))
         return [bucket.objects[key].copy() for key in bucket.keys if namespace in {None, key[0]}]
 
     def install(self, crd: str) -> None:
@@ -144,9 +144,9 @@ class ApiServer:
 
     def kind(self, name: str) -> Kind:
         """By kind (`Pod`), plural (`pods`), or either with its group where two groups have it."""
-        found = [kind for kind in self._store.kinds if name in _names(kind)]
+        found = [kind for kind in self.store.kinds if name in _names(kind)]
         if len(found) != 1:
-            have = ", ".join(kind.qualified for kind in (found or self._store.kinds))
+            have = ", ".join(kind.qualified for kind in (found or self.store.kinds))
             raise LookupError(f"{'several kinds' if found else 'no kind'} {name!r}; have: {have}")
         return found[0]
 
@@ -155,13 +155,13 @@ class ApiServer:
         return kubeconfig.write(path, self.url, token, ca)
 
     def _kind_of(self, obj: Object) -> Kind:
-        for kind in self._store.kinds:
+        for kind in self.store.kinds:
             if (kind.api_version, kind.kind) == (obj.get("apiVersion"), obj.get("kind")):
                 return kind
         raise LookupError(f"no kind {obj.get('kind')!r} in {obj.get('apiVersion')!r}; install its CRD first")
 
     def _found(self, kind: Kind, namespace: str | None, name: str) -> Stored:
-        stored = self._store.find(kind, ((namespace or "default") if kind.namespaced else "", name))
+        stored = self.store.find(kind, ((namespace or "default") if kind.namespaced else "", name))
         if stored is None:
             raise not_found(kind, name)
         return stored

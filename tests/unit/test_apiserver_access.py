@@ -93,6 +93,22 @@ async def test_what_a_rule_allows_is_done(server: ApiServer, client: Client) -> 
     assert (await client.ask("GET", "/metrics", token="scraper")).status == 404  # may, but there is none
 
 
+@pytest.mark.parametrize(
+    ("resource", "status", "main"),
+    [("pods", 403, 200), ("pods/status", 200, 403), ("*/status", 200, 403), ("*", 200, 200)],
+)
+def test_a_subresource_needs_a_rule_of_its_own(resource: str, status: int, main: int) -> None:
+    rule = {"apiGroups": [""], "resources": [resource], "verbs": ["get"]}
+
+    @served(rbac={"token": ("user", [rule])})
+    async def ask(server: ApiServer, client: Client) -> None:
+        server.create(pod("a"))
+        paths = (f"{PODS}/a/status", f"{PODS}/a")
+        assert [(await client.ask("GET", path, token="token")).status for path in paths] == [status, main]
+
+    ask()
+
+
 @served(rbac=TABLE)
 async def test_a_rule_for_one_name_allows_lists_that_ask_for_it(server: ApiServer, client: Client) -> None:
     server.create(config_map("own"))

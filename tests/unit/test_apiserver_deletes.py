@@ -54,6 +54,13 @@ async def test_without_a_kubelet_a_pod_vanishes_at_once(server: ApiServer, clien
 
 
 @served()
+async def test_a_pod_that_has_ended_needs_no_grace(server: ApiServer, client: Client) -> None:
+    server.create(pod("a") | {"status": {"phase": "Succeeded"}})
+    await client.ask("DELETE", f"{PODS}/a")
+    assert server.all("Pod") == []
+
+
+@served()
 async def test_a_marked_pod_can_be_deleted_at_once_still(server: ApiServer, client: Client) -> None:
     server.faults.termination_s = 3600.0
     server.create(pod("a"))

@@ -66,6 +66,12 @@ async def test_pages_show_the_state_of_the_first(server: ApiServer, client: Clie
 
 
 @served()
+async def test_the_last_page_has_no_token_even_if_it_is_full(server: ApiServer, client: Client) -> None:
+    _fill(server, "ab")
+    assert "continue" not in (await client.get(PODS, limit="2")).json["metadata"]
+
+
+@served()
 async def test_a_page_of_selected_objects_tells_no_remainder_and_the_last_may_be_empty(
     server: ApiServer, client: Client
 ) -> None:
