@@ -95,6 +95,8 @@ async def _decoded(request: web.BaseRequest, accepted: tuple[str, ...]) -> Any:
 def _check_type(content: Any, kind: Kind) -> None:
     if not isinstance(content, dict):
         raise bad_request("couldn't get version/kind; json parse error: json: cannot unmarshal")
+    if not kind.custom:
+        _name_type(content, kind)
     version, name = content.get("apiVersion"), content.get("kind")
     if not name:
         raise bad_request("Object 'Kind' is missing")
@@ -103,6 +105,12 @@ def _check_type(content: Any, kind: Kind) -> None:
     if version != kind.api_version:
         why = f"the API version in the data ({version}) does not match the expected API version ({kind.api_version})"
         raise bad_request(why)
+
+
+def _name_type(content: Object, kind: Kind) -> None:
+    """An object of a built-in kind need not say what it is: the path tells."""
+    content["kind"] = content.get("kind") or kind.kind
+    content["apiVersion"] = content.get("apiVersion") or kind.api_version
 
 
 def _placed(content: Object, kind: Kind, namespace: str) -> Object:

@@ -119,6 +119,14 @@ def test_an_object_that_does_not_fit_its_path_is_refused(change: dict[str, objec
     wrong()
 
 
+@served(crds=[POOLS])
+async def test_an_object_says_what_it_is_where_its_kind_is_custom(server: ApiServer, client: Client) -> None:
+    server.create(pod("a"))
+    metadata = {"metadata": {"name": "a"}}
+    assert (await client.ask("POST", MAPS, metadata)).json["kind"] == "ConfigMap"
+    assert (await client.ask("POST", POOL_PATH, metadata)).failure == (400, "BadRequest", "Object 'Kind' is missing")
+
+
 @served()
 async def test_a_namespace_must_exist_for_clients_and_is_made_for_tests(server: ApiServer, client: Client) -> None:
     missing = await client.ask("POST", MAPS, config_map("a"))
