@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 
 import pytest
 
-COMMANDS = {
-    "curl": "curl",
-    "kubernetes-client": "kubectl",
-    "nghttp2-client": "h2load",
-    "prometheus": "promtool",
-    "shellcheck": "shellcheck",
-}
-"""Debian package → the command that shows it is there."""
+from tests.debian import COMMANDS, missing
+
 REQUIRE = "EPP_REQUIRE_DEBIAN"
 """Set to 1, a missing package fails its tests: nothing is skipped unseen where it matters."""
 
@@ -30,25 +23,25 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     wanted = [package for marker in item.iter_markers("needs_debian") for package in marker.args]
-    missing = [package for package in wanted if not shutil.which(_command(package))]
-    if not missing:
+    absent = [package for package in wanted if missing(_known(package))]
+    if not absent:
         return
-    item.config.stash[missing_key].update(missing)
-    reason = f"needs Debian package {', '.join(missing)}"
+    item.config.stash[missing_key].update(absent)
+    reason = f"needs Debian package {', '.join(absent)}"
     if os.environ.get(REQUIRE) == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
 
 
-def _command(package: str) -> str:
+def _known(package: str) -> str:
     if package not in COMMANDS:
-        raise pytest.UsageError(f"needs_debian: no package {package!r}; tests/conftest.py has: {', '.join(COMMANDS)}")
-    return COMMANDS[package]
+        raise pytest.UsageError(f"needs_debian: no package {package!r}; tests/debian.py has: {', '.join(COMMANDS)}")
+    return package
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    missing = config.stash[missing_key]
-    if missing:
-        counted = ", ".join(f"{package} ({count} tests)" for package, count in sorted(missing.items()))
+    absent = config.stash[missing_key]
+    if absent:
+        counted = ", ".join(f"{package} ({count} tests)" for package, count in sorted(absent.items()))
         terminalreporter.section("Debian packages missing")
-        terminalreporter.line(f"{counted}; apt-get install {' '.join(sorted(missing))}")
+        terminalreporter.line(f"{counted}; apt-get install {' '.join(sorted(absent))}")

@@ -19,11 +19,12 @@ from typing import Any
 
 import yaml
 
+from tests import debian
 from tests.deploy.kserve import Starts
 
 from .processes import EPP, Child, Engine, Picker, child, engines, free_port
 
-KUBECTL, DEBIANS = Path(sys.executable).with_name("kubectl"), Path("/usr/bin/kubectl")
+KUBECTL, DEBIANS = Path(sys.executable).with_name("kubectl"), Path(debian.command("kubernetes-client"))
 POOLS, OLD_POOLS = "inferencepools.inference.networking.k8s.io", "inferencepools.inference.networking.x-k8s.io"
 OBJECTIVES, REWRITES = "inferenceobjectives.llm-d.ai", "inferencemodelrewrites.llm-d.ai"
 POOL = "qwen-inference-pool"

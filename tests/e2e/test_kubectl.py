@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import debian
 from tests.apiserver import kubeconfig
 from tests.apiserver.kubectl import Kubectl
 
 from . import processes
 
 KUBECTLS = [
-    pytest.param("/usr/bin/kubectl", marks=pytest.mark.needs_debian("kubernetes-client"), id="debian"),
+    pytest.param(debian.command("kubernetes-client"), marks=pytest.mark.needs_debian("kubernetes-client"), id="debian"),
     pytest.param(str(Path(sys.executable).with_name("kubectl")), id="newest"),
 ]
 POOLS = "inferencepools.inference.networking.k8s.io"
