@@ -1,16 +1,18 @@
 """One ext_proc stream, between a transport and the route: bytes in, bytes out, no I/O.
 
-Every transport drives this class and nothing else, so all of them mean the same.
+Every transport drives this class and nothing else, so all of them mean the same. Pieces of a response, nearly all the
+messages there are, take a short way of their own: they are not made into messages, and what goes back is what came,
+wrapped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 from google.protobuf.message import DecodeError
 
 from epp.exchange import Exchange
+from epp.extproc import replies, wire
 from epp.extproc.held import HeldBytes
 from epp.extproc.stream import Answers, End, Event, Head, Pick, Piece, ProtocolError, State, Stream
 from epp.route import Router
@@ -21,31 +23,35 @@ from epp.types import Refused
 class Dialogue:
     """Feed it each message with `receive`, write what that returns, say `sent`; `close` it when the stream is over."""
 
-    __slots__ = ("_exchange", "_router", "_stream")
+    __slots__ = ("_exchange", "_read", "_router", "_stream", "_wrapped")
 
     def __init__(self, router: Router, held: HeldBytes) -> None:
         self._router = router
         self._stream = Stream(held)
         self._exchange: Exchange | None = None
+        self._wrapped = self._read = 0
+        """Pieces of the response that went the short way, and the long one."""
 
-    def receive(self, wire: bytes) -> list[bytes] | Awaitable[list[bytes]]:
+    def receive(self, message: bytes) -> list[bytes] | Awaitable[list[bytes]]:
         """The messages to send, in order, or a coroutine for them. Raises ProtocolError; then close with an error."""
-        try:
-            message = ProcessingRequest.FromString(wire)
-        except DecodeError as error:
-            raise ProtocolError(f"not a ProcessingRequest: {error}") from None
         if self._exchange is None:
             self._exchange = self._router.open()
+        elif self._stream.sends_on and (piece := wire.piece(message)) is not None:
+            return self._pass_on(self._exchange, piece, message)
         try:
-            event, answers = self._stream.receive(message)
+            read = wire.read(message)
+        except DecodeError as error:
+            raise ProtocolError(f"not a ProcessingRequest: {error}") from None
+        try:
+            event, answers = self._stream.receive(read)
             if event is None:
-                return _wire(answers)
+                return answers
             if isinstance(event, Pick):
                 forward = self._router.pick(self._exchange, event.headers, event.metadata, event.body, event.bodiless)
-                return _wire(self._forward(forward)) if isinstance(forward, Forward) else self._later(forward)
-            return _wire(self._response(self._exchange, event))
+                return self._stream.forwarded(forward) if isinstance(forward, Forward) else self._later(forward)
+            return self._response(self._exchange, event)
         except Refused as refusal:
-            return _wire(self._refuse(refusal))
+            return self._refuse(refusal)
 
     def sent(self) -> None:
         """What `receive` returned has been written: bytes held for it are given back."""
@@ -62,19 +68,27 @@ class Dialogue:
         if self._exchange is not None:
             self._exchange.settle(cause)
 
-    async def _later(self, forward: Awaitable[Forward]) -> list[bytes]:
+    async def _later(self, forward: Awaitable[Forward]) -> Answers:
         try:
-            return _wire(self._forward(await forward))
+            return self._stream.forwarded(await forward)
         except Refused as refusal:
-            return _wire(self._refuse(refusal))
-
-    def _forward(self, forward: Forward) -> Answers:
-        return self._stream.forwarded(forward)
+            return self._refuse(refusal)
 
     def _refuse(self, refusal: Refused) -> Answers:
         if self._exchange is not None:
             self._exchange.refuse(refusal)
         return self._stream.refused(refusal, {})
+
+    def _pass_on(self, exchange: Exchange, piece: wire.Piece, message: bytes) -> Answers:
+        mapped = exchange.piece(piece.body, piece.end)
+        metadata = exchange.settle("natural") if piece.end else {}
+        size = piece.stop - piece.start
+        if mapped is not piece.body or size > replies.CHUNK_BYTES:
+            self._read += 1
+            return self._stream.piece_seen(Piece(piece.body, piece.end), mapped, metadata)
+        self._wrapped += 1
+        answer = replies.wrapping("response_body", size) + message[piece.start : piece.stop]
+        return replies.with_metadata([answer], metadata) if metadata else [answer]
 
     def _response(self, exchange: Exchange, event: Event) -> Answers:
         match event:
@@ -82,13 +96,10 @@ class Dialogue:
                 to_set, remove = exchange.head(headers, metadata, end)
                 return self._stream.head_seen(to_set, remove, exchange.settle("natural") if end else {})
             case Piece(body, end):
+                self._read += 1
                 mapped = exchange.piece(body, end)
                 return self._stream.piece_seen(event, mapped, exchange.settle("natural") if end else {})
             case End():
                 rest = exchange.trailers()
                 return self._stream.ended(rest, exchange.settle("natural"))
         return []
-
-
-def _wire(answers: Answers) -> list[bytes]:
-    return [answer.SerializeToString() for answer in answers]

@@ -1,23 +1,24 @@
-"""Builds what Envoy is told: destination, body pieces, refusals. The only place that knows the messages' shapes."""
+"""Builds what Envoy is told: destination, body pieces, refusals. The only place that knows the messages' shapes.
+
+Answers are bytes on the wire. The four kinds that every request needs are written by hand, field by field in the order
+of their numbers as protobuf would (tests compare the two); protobuf's Python classes take 30 µs for them, this 5. What
+is rare is left to protobuf.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from sys import intern
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Literal
 
-from envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValueOption
+from envoy.config.core.v3.base_pb2 import HeaderValueOption
 from envoy.service.ext_proc.v3.external_processor_pb2 import (
     BodyMutation,
     BodyResponse,
     CommonResponse,
-    HeaderMutation,
-    HeadersResponse,
-    ProcessingRequest,
     ProcessingResponse,
-    TrailersResponse,
 )
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.struct_pb2 import Struct
 
 from epp.headers import CONTROL, DESTINATION, DROPPED_REASON, Metadata
 from epp.rules import Forward
@@ -26,87 +27,109 @@ from epp.types import Refused
 CHUNK_BYTES = 62_000
 """Largest streamed piece: some Envoy-based gateways refuse messages over 64 KiB."""
 BodyKind = Literal["request_body", "response_body"]
+KIND: dict[str, bytes] = {
+    "request_headers": b"\x0a",
+    "response_headers": b"\x12",
+    "request_body": b"\x1a",
+    "response_body": b"\x22",
+    "request_trailers": b"\x2a",
+    "response_trailers": b"\x32",
+}
+"""First byte of a ProcessingResponse: which answer it is."""
+FIRST, SECOND, THIRD = b"\x0a", b"\x12", b"\x1a"
+"""Length-delimited fields 1, 2, 3."""
 
 
-def read_headers(headers: HeaderMap) -> dict[str, tuple[str, ...]]:
-    """Header name (lower-case) → all its values. Envoy fills `raw_value`; hand-made messages may fill `value`."""
-    found: dict[str, tuple[str, ...]] = {}
-    for header in headers.headers:
-        value = header.raw_value.decode("utf-8", "replace") if header.raw_value else header.value
-        # The few names there are recur in every open stream.
-        key = intern(header.key.lower())
-        found[key] = (*found[key], value) if key in found else (value,)
-    return found
+def _size(n: int) -> bytes:
+    """A length as protobuf writes it."""
+    if n < 0x80:
+        return n.to_bytes(1, "little")
+    return bytes((n & 0x7F | 0x80,)) + _size(n >> 7)
 
 
-def read_metadata(message: ProcessingRequest) -> dict[str, dict[str, Any]]:
-    """Filter metadata by namespace; {} if none is forwarded (the field itself is there on every message)."""
-    forwarded = message.metadata_context.filter_metadata
-    return {name: _members(forwarded[name]) for name in forwarded} if forwarded else {}
+def _field(tag: bytes, value: bytes) -> bytes:
+    return tag + _size(len(value)) + value
 
 
-def _members(struct: Struct) -> dict[str, Any]:  # JSON-like values
-    return {name: _member(value) for name, value in struct.fields.items()}
-
-
-def _member(value: Value) -> Any:
-    # protobuf's own conversion to JSON raises on a NaN, which another filter may well have computed.
-    kind = value.WhichOneof("kind")
-    if kind == "struct_value":
-        return _members(value.struct_value)
-    if kind == "list_value":
-        return [_member(one) for one in value.list_value.values]
-    return None if kind is None or kind == "null_value" else getattr(value, kind)
-
-
-def routed_headers(forward: Forward, body_bytes: int) -> ProcessingResponse:
+def routed_headers(forward: Forward, body_bytes: int) -> bytes:
     """The answer to the request's headers that sends it to its endpoint."""
-    answer = ProcessingResponse(request_headers=HeadersResponse(response=_routing(forward, body_bytes)))
-    add_metadata(answer, _destination_metadata(forward))
-    return answer
+    routing = _routing(forward, body_bytes, b"")
+    return _field(KIND["request_headers"], _field(FIRST, routing)) + _destination_metadata(forward)
 
 
-def routed_body(forward: Forward, body_bytes: int) -> ProcessingResponse:
+def routed_body(forward: Forward, body_bytes: int) -> bytes:
     """The answer to a buffered body that sends the request to its endpoint."""
-    routing = _routing(forward, body_bytes)
-    if forward.body is not None:
-        routing.body_mutation.body = forward.body
-    answer = ProcessingResponse(request_body=BodyResponse(response=routing))
-    add_metadata(answer, _destination_metadata(forward))
-    return answer
+    changed = b"" if forward.body is None else _field(THIRD, _field(FIRST, forward.body))
+    routing = _routing(forward, body_bytes, changed)
+    return _field(KIND["request_body"], _field(FIRST, routing)) + _destination_metadata(forward)
 
 
-def _routing(forward: Forward, body_bytes: int) -> CommonResponse:
-    options = [_option(DESTINATION, forward.destination)]
+_REMOVED = b"".join([_field(SECOND, name.encode()) for name in CONTROL])
+_CLEAR_ROUTE_CACHE = b"\x28\x01"
+"""Lets routes that match on our headers take effect; it is honoured only with a mutation."""
+
+
+def _routing(forward: Forward, body_bytes: int, body_mutation: bytes) -> bytes:
+    """A CommonResponse."""
+    mutation = _destination_option(forward.destination)
     if body_bytes and not forward.bodiless:
-        options.append(_option("Content-Length", str(body_bytes)))
-    options += [_option(name, value) for name, value in forward.set_headers.items()]
-    # Clearing the route cache lets routes that match on our headers take effect; it is honoured only with a mutation.
-    return CommonResponse(
-        clear_route_cache=True,
-        header_mutation=HeaderMutation(set_headers=options, remove_headers=CONTROL),
-    )
+        mutation += _option("Content-Length", str(body_bytes))
+    for name, value in forward.set_headers.items():
+        mutation += _option(name, value)
+    return _field(SECOND, mutation + _REMOVED) + body_mutation + _CLEAR_ROUTE_CACHE
 
 
-def _destination_metadata(forward: Forward) -> Metadata:
-    """A plug-in that writes the namespace `envoy.lb` adds to it and can't take the destination away."""
-    extra = forward.metadata.get("envoy.lb", {})
-    return {**forward.metadata, "envoy.lb": {**extra, DESTINATION: forward.destination}}
+def _option(name: str, value: str) -> bytes:
+    """An entry of `set_headers`."""
+    return _field(FIRST, _header(name, value))
 
 
-def _option(name: str, value: str) -> HeaderValueOption:
+def _header(name: str, value: str) -> bytes:
+    """A HeaderValueOption."""
     # Envoy reads raw_value alone, overwrites unless told to append, and fails the request on a line break in a value.
-    option = HeaderValueOption()
-    option.header.key = name
-    option.header.raw_value = (value if value.isprintable() else _printable(value)).encode()
-    return option
+    raw = (value if value.isprintable() else _printable(value)).encode()
+    return _field(FIRST, _field(FIRST, name.encode()) + (_field(THIRD, raw) if raw else b""))
+
+
+@lru_cache(4096)
+def _destination_option(destination: str) -> bytes:
+    return _option(DESTINATION, destination)
 
 
 def _printable(value: str) -> str:
     return "".join([char if char.isprintable() else " " for char in value])
 
 
-def pieces(kind: BodyKind, body: bytes, *, end: bool, even_empty: bool) -> list[ProcessingResponse]:
+def _destination_metadata(forward: Forward) -> bytes:
+    """A plug-in that writes the namespace `envoy.lb` adds to it and can't take the destination away."""
+    if not forward.metadata:
+        return _destination_alone(forward.destination)
+    extra = forward.metadata.get("envoy.lb", {})
+    return _metadata({**forward.metadata, "envoy.lb": {**extra, DESTINATION: forward.destination}})
+
+
+@lru_cache(4096)
+def _destination_alone(destination: str) -> bytes:
+    return _metadata({"envoy.lb": {DESTINATION: destination}})
+
+
+def _metadata(metadata: Metadata) -> bytes:
+    """Dynamic metadata by namespace: appended to an answer, it is part of it."""
+    answer = ProcessingResponse()
+    for namespace, values in metadata.items():
+        inner = Struct()
+        inner.update(dict(values))
+        answer.dynamic_metadata.fields[namespace].struct_value.CopyFrom(inner)
+    sent: bytes = answer.SerializeToString()
+    return sent
+
+
+def with_metadata(answers: list[bytes], metadata: Metadata) -> list[bytes]:
+    """The answers, the last one with dynamic metadata, by namespace."""
+    return [*answers[:-1], answers[-1] + _metadata(metadata)] if metadata and answers else answers
+
+
+def pieces(kind: BodyKind, body: bytes, *, end: bool, even_empty: bool) -> list[bytes]:
     """`body` in streamed pieces of at most CHUNK_BYTES; `end` marks the last. Nothing gives one if `even_empty`."""
     if len(body) <= CHUNK_BYTES:
         return [_piece(kind, body, end)] if body or even_empty else []
@@ -114,46 +137,51 @@ def pieces(kind: BodyKind, body: bytes, *, end: bool, even_empty: bool) -> list[
     return [_piece(kind, body[at : at + CHUNK_BYTES], end and at + CHUNK_BYTES >= len(body)) for at in starts]
 
 
-def _piece(kind: BodyKind, body: bytes, end: bool) -> ProcessingResponse:
-    answer = ProcessingResponse()
-    streamed = getattr(answer, kind).response.body_mutation.streamed_response
-    streamed.body = body
-    streamed.end_of_stream = end
-    return answer
+def _piece(kind: BodyKind, body: bytes, end: bool) -> bytes:
+    before = FIRST + _size(len(body)) if body else b""
+    after = b"\x10\x01" if end else b""
+    return b"".join((wrapping(kind, len(before) + len(body) + len(after)), before, body, after))
 
 
-def untouched(kind: Literal["request_headers", "request_body", "response_body"]) -> ProcessingResponse:
+@lru_cache(4096)
+def wrapping(kind: BodyKind, size: int) -> bytes:
+    """What stands before a StreamedBodyResponse of so many bytes.
+
+    Envoy's HttpBody has the same fields by the same numbers: put before its bytes, this sends a piece on.
+    """
+    mutation = THIRD + _size(size)
+    changed = THIRD + _size(len(mutation) + size) + mutation
+    response = FIRST + _size(len(changed) + size) + changed
+    return KIND[kind] + _size(len(response) + size) + response
+
+
+def untouched(kind: Literal["request_headers", "request_body", "response_body"]) -> bytes:
     """Go on with what you have."""
-    answer = ProcessingResponse()
-    getattr(answer, kind).response.SetInParent()
-    return answer
+    return KIND[kind] + b"\x02\x0a\x00"
 
 
-def replaced_body(body: bytes, *, fixed: bool) -> ProcessingResponse:
+def replaced_body(body: bytes, *, fixed: bool) -> bytes:
     """Another body for a buffered or streamed response; `fixed` where its length is announced in a header."""
     changed = CommonResponse(body_mutation=BodyMutation(body=body))
     if fixed:
-        changed.header_mutation.set_headers.append(_option("content-length", str(len(body))))
-    return ProcessingResponse(response_body=BodyResponse(response=changed))
+        changed.header_mutation.set_headers.append(
+            HeaderValueOption.FromString(_header("content-length", str(len(body))))
+        )
+    sent: bytes = ProcessingResponse(response_body=BodyResponse(response=changed)).SerializeToString()
+    return sent
 
 
-def response_headers(set_headers: Mapping[str, str], remove: Iterable[str], metadata: Metadata) -> ProcessingResponse:
-    mutation = HeaderMutation(
-        set_headers=[_option(name, value) for name, value in set_headers.items()], remove_headers=remove
-    )
-    answer = ProcessingResponse(response_headers=HeadersResponse(response=CommonResponse(header_mutation=mutation)))
-    if metadata:
-        add_metadata(answer, metadata)
-    return answer
+def response_headers(set_headers: Mapping[str, str], remove: Iterable[str]) -> bytes:
+    set_fields = b"".join([_option(name, value) for name, value in set_headers.items()])
+    removed = b"".join([_field(SECOND, name.encode()) for name in remove])
+    return _field(KIND["response_headers"], _field(FIRST, _field(SECOND, set_fields + removed)))
 
 
-def trailers(kind: Literal["request_trailers", "response_trailers"]) -> ProcessingResponse:
-    answer = ProcessingResponse()
-    getattr(answer, kind).CopyFrom(TrailersResponse())
-    return answer
+def trailers(kind: Literal["request_trailers", "response_trailers"]) -> bytes:
+    return KIND[kind] + b"\x00"
 
 
-def refused(refusal: Refused, headers: Mapping[str, str]) -> ProcessingResponse:
+def refused(refusal: Refused, headers: Mapping[str, str]) -> bytes:
     """The answer the client gets instead of an engine's: status, reason header and one line of text."""
     answer = ProcessingResponse()
     immediate = answer.immediate_response
@@ -163,13 +191,6 @@ def refused(refusal: Refused, headers: Mapping[str, str]) -> ProcessingResponse:
     immediate.details = refusal.reason or "refused_by_endpoint_picker"
     named = {DROPPED_REASON: refusal.reason} if refusal.reason else {}
     for name, value in {**named, **headers}.items():
-        immediate.headers.set_headers.append(_option(name, value))
-    return answer
-
-
-def add_metadata(answer: ProcessingResponse, metadata: Metadata) -> None:
-    """Attach dynamic metadata, by namespace."""
-    for namespace, values in metadata.items():
-        inner = Struct()
-        inner.update(dict(values))
-        answer.dynamic_metadata.fields[namespace].struct_value.CopyFrom(inner)
+        immediate.headers.set_headers.append(HeaderValueOption.FromString(_header(name, value)))
+    sent: bytes = answer.SerializeToString()
+    return sent

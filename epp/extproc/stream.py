@@ -17,14 +17,14 @@ send. Whoever drives it acts on the event and asks the stream for the answers (`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
-from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, ProcessingResponse
+from msgspec import Struct
 
 from epp.extproc import replies
 from epp.extproc.held import HeldBytes
+from epp.extproc.wire import Message
 from epp.headers import Headers, Metadata
 from epp.rules import Forward
 from epp.types import Refused
@@ -41,7 +41,7 @@ class ProtocolError(Exception):
     """Envoy sent what the protocol does not allow here."""
 
 
-class State(Enum):
+class State(StrEnum):
     """Where the stream is."""
 
     START = "start"
@@ -58,8 +58,7 @@ class State(Enum):
     """Observability mode: nothing is answered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pick:
+class Pick(Struct, frozen=True):
     """The request is complete: choose an endpoint. `body` is None where the mode does not show it or there is none."""
 
     headers: Headers
@@ -68,8 +67,7 @@ class Pick:
     bodiless: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """The response's headers are here."""
 
     headers: Headers
@@ -77,21 +75,20 @@ class Head:
     end: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """A piece of the response's body."""
 
     body: bytes
     end: bool
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(Struct, frozen=True):
     """The response ended with trailers."""
 
 
 Event = Pick | Head | Piece | End | None
-Answers = list[ProcessingResponse]
+Answers = list[bytes]
+"""Messages on the wire."""
 
 
 class Stream:
@@ -118,10 +115,10 @@ class Stream:
         self._trailers = False
         """Request trailers came and wait for their answer."""
 
-    def receive(self, message: ProcessingRequest) -> tuple[Event, Answers]:
+    def receive(self, message: Message) -> tuple[Event, Answers]:
         """What `message` asks for, and answers that can go out at once. Raises ProtocolError or Refused(413, 503)."""
-        kind = message.WhichOneof("request")
-        if self.state is State.START and message.observability_mode:
+        kind = message.kind
+        if message.observing and self.state is State.START:
             self.state = State.WATCHING
         if self.state in _DEAF:
             return None, []
@@ -151,9 +148,14 @@ class Stream:
         self.state = State.DONE
         return [replies.refused(refusal, headers)]
 
+    @property
+    def sends_on(self) -> bool:
+        """True while each piece of the response is answered with itself."""
+        return self.state is State.RESPONSE and self._response_mode == DUPLEX
+
     def head_seen(self, set_headers: Mapping[str, str], remove: tuple[str, ...], metadata: Metadata) -> Answers:
         """The answer to Head."""
-        return [replies.response_headers(set_headers, remove, metadata)]
+        return replies.with_metadata([replies.response_headers(set_headers, remove)], metadata)
 
     def piece_seen(self, given: Piece, body: bytes, metadata: Metadata) -> Answers:
         """The answer to Piece; `body` is what the client gets instead of its bytes."""
@@ -163,23 +165,19 @@ class Stream:
             answers = [replies.untouched("response_body")]
         else:
             answers = [replies.replaced_body(body, fixed=self._response_mode != STREAMED)]
-        if metadata and answers:
-            replies.add_metadata(answers[-1], metadata)
-        return answers
+        return replies.with_metadata(answers, metadata)
 
     def ended(self, rest: bytes, metadata: Metadata) -> Answers:
         """The answer to End; `rest` are body bytes held back until now."""
-        answers = []
+        answers: Answers = []
         if rest and self._response_mode == DUPLEX:
             answers = replies.pieces("response_body", rest, end=False, even_empty=False)
         answers.append(replies.trailers("response_trailers"))
-        if metadata:
-            replies.add_metadata(answers[-1], metadata)
-        return answers
+        return replies.with_metadata(answers, metadata)
 
     def sent(self) -> None:
         """The answers are with Envoy: a request on its way holds nothing any more."""
-        if self._bytes and self.state in {State.FORWARDED, State.RESPONSE}:
+        if self._bytes and (self.state is State.FORWARDED or self.state is State.RESPONSE):
             self._release()
 
     def close(self) -> None:
@@ -207,16 +205,14 @@ class Stream:
         self._body = [] if whole is None else [whole]
         return Pick(self._headers, self._metadata, whole, bodiless), []
 
-    def _on_request_headers(self, message: ProcessingRequest) -> tuple[Event, Answers]:
-        if message.HasField("protocol_config"):
-            self._request_mode = message.protocol_config.request_body_mode
-            self._response_mode = message.protocol_config.response_body_mode
-            for mode in (self._request_mode, self._response_mode):
+    def _on_request_headers(self, message: Message) -> tuple[Event, Answers]:
+        if message.modes is not None:
+            self._request_mode, self._response_mode = message.modes
+            for mode in message.modes:
                 if mode not in KNOWN_MODES:
                     raise ProtocolError(f"body mode {mode} is not supported; use FULL_DUPLEX_STREAMED or BUFFERED")
-        self._headers = replies.read_headers(message.request_headers.headers)
-        self._metadata = replies.read_metadata(message)
-        if message.request_headers.end_of_stream:
+        self._headers, self._metadata = message.headers, message.metadata
+        if message.end:
             return self._complete(body=False, bodiless=True)
         self._passing = "upgrade" in self._headers
         if self._passing or self._request_mode in {NONE, STREAMED}:
@@ -224,61 +220,58 @@ class Stream:
         self.state = State.BODY
         return None, [] if self._request_mode == DUPLEX else [replies.untouched("request_headers")]
 
-    def _on_request_body(self, message: ProcessingRequest) -> tuple[Event, Answers]:
-        piece = message.request_body.body
+    def _on_request_body(self, message: Message) -> tuple[Event, Answers]:
+        piece = message.body
         if piece:
             self._held.take(len(piece), self._bytes)
             self._bytes += len(piece)
             self._body.append(piece)
-        late = replies.read_metadata(message)
-        if late:
-            self._metadata = {**self._metadata, **late}
-        end = message.request_body.end_of_stream
+        if message.metadata:
+            self._metadata = {**self._metadata, **message.metadata}
+        end = message.end
         if self._request_mode == BUFFERED_PARTIAL and not end:
             # Longer than Envoy's buffer: the rest passes by unseen, so what is here is no body to read.
             return self._complete(body=False)
         return self._complete(body=True) if end or self._request_mode == BUFFERED else (None, [])
 
-    def _on_request_trailers(self, message: ProcessingRequest) -> tuple[Event, Answers]:
+    def _on_request_trailers(self, message: Message) -> tuple[Event, Answers]:
         self._trailers = True
         return self._complete(body=True)
 
-    def _on_early_piece(self, message: ProcessingRequest) -> tuple[Event, Answers]:
+    def _on_early_piece(self, message: Message) -> tuple[Event, Answers]:
         self._owed += self._request_mode == STREAMED
         return None, []
 
-    def _on_early_trailers(self, message: ProcessingRequest) -> tuple[Event, Answers]:
+    def _on_early_trailers(self, message: Message) -> tuple[Event, Answers]:
         self._trailers = True
         return None, []
 
-    def _on_late_piece(self, message: ProcessingRequest) -> tuple[Event, Answers]:
-        piece = message.request_body
+    def _on_late_piece(self, message: Message) -> tuple[Event, Answers]:
         if self._request_mode == DUPLEX and self._passing:
-            return None, replies.pieces("request_body", piece.body, end=piece.end_of_stream, even_empty=True)
+            return None, replies.pieces("request_body", message.body, end=message.end, even_empty=True)
         return None, [replies.untouched("request_body")] if self._request_mode == STREAMED else []
 
-    def _on_late_trailers(self, message: ProcessingRequest) -> tuple[Event, Answers]:
+    def _on_late_trailers(self, message: Message) -> tuple[Event, Answers]:
         return None, [replies.trailers("request_trailers")]
 
-    def _on_response_headers(self, message: ProcessingRequest) -> tuple[Event, Answers]:
+    def _on_response_headers(self, message: Message) -> tuple[Event, Answers]:
         # Before the pick this is a local answer of the proxy: the request went nowhere.
         self.close()
         self.state = State.RESPONSE
-        head = message.response_headers
-        return Head(replies.read_headers(head.headers), replies.read_metadata(message), head.end_of_stream), []
+        return Head(message.headers, message.metadata, message.end), []
 
-    def _on_response_body(self, message: ProcessingRequest) -> tuple[Event, Answers]:
-        return Piece(message.response_body.body, message.response_body.end_of_stream), []
+    def _on_response_body(self, message: Message) -> tuple[Event, Answers]:
+        return Piece(message.body, message.end), []
 
-    def _on_response_trailers(self, message: ProcessingRequest) -> tuple[Event, Answers]:
+    def _on_response_trailers(self, message: Message) -> tuple[Event, Answers]:
         return End(), []
 
-    def _ignore(self, message: ProcessingRequest) -> tuple[Event, Answers]:
+    def _ignore(self, message: Message) -> tuple[Event, Answers]:
         return None, []
 
 
 _DEAF = (State.DONE, State.WATCHING)
-Action = Callable[[Stream, ProcessingRequest], tuple[Event, Answers]]
+Action = Callable[[Stream, Message], tuple[Event, Answers]]
 TABLE: dict[tuple[State, str | None], Action] = {
     (State.START, "request_headers"): Stream._on_request_headers,
     (State.START, "response_headers"): Stream._on_response_headers,

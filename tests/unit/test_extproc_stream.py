@@ -11,7 +11,8 @@ import pytest
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, ProcessingResponse
 
 from epp.extproc.held import HeldBytes
-from epp.extproc.stream import TABLE, End, Head, Pick, Piece, ProtocolError, State, Stream
+from epp.extproc.stream import TABLE, End, Event, Head, Pick, Piece, ProtocolError, State, Stream
+from epp.extproc.wire import read
 from epp.headers import CONTROL, DESTINATION
 from epp.rules import Forward
 from epp.types import Refused
@@ -26,19 +27,27 @@ def held(limit: int = 1 << 30) -> HeldBytes:
     return HeldBytes(body_limit=limit, total_limit=limit)
 
 
+def told(stream: Stream, message: ProcessingRequest) -> tuple[Event, list[bytes]]:
+    return stream.receive(read(message.SerializeToString()))
+
+
+def parsed(answers: list[bytes]) -> list[ProcessingResponse]:
+    return [ProcessingResponse.FromString(wire) for wire in answers]
+
+
 def drive(stream: Stream, message: ProcessingRequest) -> list[ProcessingResponse]:
     """What a transport sends after `message`, with an endpoint always picked and responses passed on."""
-    event, answers = stream.receive(message)
+    event, answers = told(stream, message)
     match event:
         case Pick(bodiless=bodiless):
-            return answers + stream.forwarded(Forward(FORWARD, bodiless=bodiless))
+            answers += stream.forwarded(Forward(FORWARD, bodiless=bodiless))
         case Head():
-            return answers + stream.head_seen({}, (), {})
+            answers += stream.head_seen({}, (), {})
         case Piece(body):
-            return answers + stream.piece_seen(event, body, {})
+            answers += stream.piece_seen(event, body, {})
         case End():
-            return answers + stream.ended(b"", {})
-    return answers
+            answers += stream.ended(b"", {})
+    return parsed(answers)
 
 
 def recorded(path: Path) -> list[tuple[str, bytes]]:
@@ -130,9 +139,9 @@ def test_buffered_bodies_carry_the_routing_in_their_own_answer() -> None:
 def test_a_buffered_body_that_is_changed_announces_its_length() -> None:
     stream = Stream(held())
     for message in envoys(case("1.40.0-buffered")):
-        event, _ = stream.receive(message)
+        event, _ = told(stream, message)
         if isinstance(event, Pick):
-            [answer] = stream.forwarded(Forward(FORWARD, body=b'{"model":"other"}'))
+            [answer] = parsed(stream.forwarded(Forward(FORWARD, body=b'{"model":"other"}')))
             break
     response = answer.request_body.response
     assert response.body_mutation.body == b'{"model":"other"}'
@@ -142,10 +151,10 @@ def test_a_buffered_body_that_is_changed_announces_its_length() -> None:
 def test_a_truncated_body_is_not_read_and_its_length_not_announced() -> None:
     stream = Stream(held())
     for message in envoys(case("1.40.0-buffered-partial")):
-        event, _ = stream.receive(message)
+        event, _ = told(stream, message)
         if isinstance(event, Pick):
             assert event.body is None
-            [answer] = stream.forwarded(Forward(FORWARD))
+            [answer] = parsed(stream.forwarded(Forward(FORWARD)))
             break
     set_headers = answer.request_body.response.header_mutation.set_headers
     assert [option.header.key for option in set_headers] == [DESTINATION]
@@ -166,14 +175,14 @@ def test_observability_mode_is_never_answered() -> None:
 def test_a_subset_hint_reaches_the_pick_from_either_message() -> None:
     hint = {"x-gateway-destination-endpoint-subset": ["127.0.0.1:8000", "10.0.0.7"]}
     stream = Stream(held())
-    events = [stream.receive(message)[0] for message in envoys(case("1.40.0-subset"))[:3]]
+    events = [told(stream, message)[0] for message in envoys(case("1.40.0-subset"))[:3]]
     assert isinstance(events[-1], Pick)
     assert events[-1].metadata["envoy.lb.subset_hint"] == hint
 
 
 def test_a_repeated_header_keeps_all_its_values() -> None:
     stream = Stream(held())
-    events = [stream.receive(message)[0] for message in envoys(case("1.40.0-repeated-header"))[:3]]
+    events = [told(stream, message)[0] for message in envoys(case("1.40.0-repeated-header"))[:3]]
     assert isinstance(events[-1], Pick)
     assert any(len(values) == 2 for values in events[-1].headers.values())
 
@@ -185,7 +194,7 @@ def test_a_body_over_the_limit_is_refused_and_freed() -> None:
     drive(stream, head)
     with pytest.raises(Refused, match="--max-body-bytes") as refusal:
         [drive(stream, piece) for piece in pieces]
-    [answer] = stream.refused(refusal.value, {})
+    [answer] = parsed(stream.refused(refusal.value, {}))
     assert answer.immediate_response.status.code == 413
     assert budget.held == 0
     assert drive(stream, pieces[0]) == []
@@ -201,7 +210,7 @@ def test_bodies_together_over_the_limit_refuse_the_newcomer_only() -> None:
 
 def test_a_refusal_names_its_reason_in_the_header() -> None:
     stream = Stream(held())
-    [answer] = stream.refused(Refused(503, "nobody there", "rejected-no-endpoints"), {})
+    [answer] = parsed(stream.refused(Refused(503, "nobody there", "rejected-no-endpoints"), {}))
     immediate = answer.immediate_response
     assert immediate.body == b"inference error: ServiceUnavailable - nobody there"
     assert immediate.headers.set_headers[0].header.raw_value == b"rejected-no-endpoints"
@@ -216,7 +225,7 @@ def test_every_pair_that_is_not_in_the_table_is_a_protocol_error() -> None:
             stream = Stream(held())
             stream.state = state
             with pytest.raises(ProtocolError, match=f"{kind} is not expected in state {state.value}"):
-                stream.receive(message)
+                told(stream, message)
 
 
 def test_an_unknown_body_mode_is_named() -> None:
@@ -224,7 +233,7 @@ def test_an_unknown_body_mode_is_named() -> None:
     message.request_headers.end_of_stream = False
     message.protocol_config.request_body_mode = 5
     with pytest.raises(ProtocolError, match="body mode 5"):
-        Stream(held()).receive(message)
+        told(Stream(held()), message)
 
 
 def drive_all(name: str) -> list[ProcessingResponse]:
@@ -238,12 +247,12 @@ def test_a_changed_response_outside_of_full_duplex_announces_its_length_where_it
 ) -> None:
     stream = Stream(held())
     for message in envoys(case(name)):
-        event, _ = stream.receive(message)
+        event, _ = told(stream, message)
         match event:
             case Pick(bodiless=bodiless):
                 stream.forwarded(Forward(FORWARD, bodiless=bodiless))
             case Piece():
-                [answer] = stream.piece_seen(event, b"changed", {})
+                [answer] = parsed(stream.piece_seen(event, b"changed", {}))
                 break
     response = answer.response_body.response
     lengths = [o.header.raw_value for o in response.header_mutation.set_headers if o.header.key == "content-length"]
