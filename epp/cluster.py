@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 
 from epp.feeds import Sink
 from epp.feeds.kube import KubeFeed, Place
+from epp.feeds.kube_own import OwnPod
 from epp.kube.client import Api
 from epp.kube.lease import Timings, new_identity
 from epp.kube.lease_runner import Election
@@ -20,6 +22,8 @@ from epp.kube.watch import Around
 from epp.obs.metrics_cluster import ClusterMetrics
 from epp.options import Options
 from epp.rewrites import Steering
+
+log = logging.getLogger("epp.kube")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +45,11 @@ class Cluster:
 
     def __init__(self, api: Api, options: Options, told: Told, metrics: ClusterMetrics) -> None:
         self.api = api
-        self.feed = KubeFeed(
-            api,
-            place_of(options),
-            told.sinks,
-            Around(metrics, time.monotonic, random.random),
-            steer=told.steer,
-            lost=told.lost,
-        )
+        around = Around(metrics, time.monotonic, random.random)
+        self.feed = KubeFeed(api, place_of(options), told.sinks, around, steer=told.steer, lost=told.lost)
         self.election: Election | None = None
+        self._own: OwnPod | None = None
+        self._tasks: asyncio.TaskGroup | None = None
         self._metrics = metrics
         self._told = told
         if options.ha_enable_leader_election:
@@ -57,6 +57,8 @@ class Cluster:
             lease = (options.pool_namespace, f"epp-{options.pool_namespace}-{options.served_pool}.llm-d.ai")
             who = new_identity(os.environ, socket.gethostname())
             self.election = Election(api, lease, who, timings, changed=self._leads)
+            pod = (options.pool_namespace, options.pod_name or socket.gethostname())
+            self._own = OwnPod(api, pod, around, self._deleted)
             metrics.leads(False)
 
     @property
@@ -70,10 +72,12 @@ class Cluster:
         return self.feed.form.app_protocol if self.feed.form is not None else ""
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.feed.run(), name="discovery")
+        async with asyncio.TaskGroup() as self._tasks:
+            self._tasks.create_task(self.feed.run(), name="discovery")
             if self.election is not None:
-                tasks.create_task(self.election.run(), name="election")
+                self._tasks.create_task(self.election.run(), name="election")
+            if self._own is not None:
+                self._tasks.create_task(self._own.watch.run(), name="own pod")
 
     async def release(self) -> None:
         """Lead no more."""
@@ -101,10 +105,16 @@ class Cluster:
                     "broken": watch.broken,
                     "heard_s_ago": None if watch.heard_at is None else round(now - watch.heard_at, 3),
                 }
-                for watch in self.feed.watches()
+                for watch in (*self.feed.watches(), *(() if self._own is None else (self._own.watch,)))
             ],
             "election": None if self.election is None else self.election.state,
         }
+
+    def _deleted(self) -> None:
+        """This pod is being deleted: gateways leave it already, so another should lead."""
+        log.info("this pod is being deleted")
+        if self._tasks is not None:
+            self._tasks.create_task(self.release(), name="release")
 
     def _leads(self, leading: bool) -> None:
         self._metrics.leads(leading)

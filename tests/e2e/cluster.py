@@ -269,11 +269,13 @@ def picker(
 
 @contextmanager
 def pickers(place: Namespace, count: int, *flags: str) -> Iterator[list[Picker]]:
-    """Replicas that elect one of them, started together."""
+    """Replicas that elect one of them, started together, in pods `epp-0` and up (make them if they matter)."""
     kubeconfig = place.server.kubeconfig(f"{place.name}.kubeconfig", TOKEN)
+    starts = Starts(replicas=count)
     with ExitStack() as stack:
         starting = [
-            stack.enter_context(picker(place, kubeconfig, *flags, starts=Starts(replicas=count))) for _ in range(count)
+            stack.enter_context(picker(place, kubeconfig, *flags, starts=starts, POD_NAME=f"epp-{number}"))
+            for number in range(count)
         ]
         yield [serves(one) for one in starting]
 

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .chat import completion, events
-from .client import Reply, fetch
+import aiohttp
+
+from .chat import body, events
+from .client import Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +65,39 @@ class Load:
 
     def run(self, clients: int, streams: int, tokens: int) -> None:
         async def every() -> None:
-            async with asyncio.TaskGroup() as group:
+            waits = aiohttp.ClientTimeout(total=self.patience_s)
+            async with (
+                aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(limit=0, force_close=True), timeout=waits
+                ) as session,
+                asyncio.TaskGroup() as group,
+            ):
                 for number in range(clients):
-                    group.create_task(self._client(f"client {number}"))
+                    group.create_task(self._client(session, f"client {number}"))
                 for number in range(streams):
-                    group.create_task(self._client(f"reader {number}", stream=True, max_tokens=tokens))
+                    group.create_task(self._client(session, f"reader {number}", stream=True, max_tokens=tokens))
 
         asyncio.run(every())
 
-    async def _client(self, name: str, **more: object) -> None:
+    async def _client(self, session: aiohttp.ClientSession, name: str, **more: object) -> None:
         count = 0
         while not self._over.is_set():
             count += 1
             at = time.monotonic()
-            reply = await self._reply(completion(f"{name} {count}", **more))
+            reply = await self._reply(session, body(f"{name} {count}", **more))
             self.sent.append(Sent(at, time.monotonic() - at, reply, "stream" in more))
             await asyncio.sleep(self.pause_s)
 
-    async def _reply(self, sent: bytes) -> Reply:
+    async def _reply(self, session: aiohttp.ClientSession, sent: bytes) -> Reply:
+        url, headers = f"http://127.0.0.1:{self.port}/v1/completions", {"content-type": "application/json"}
         try:
-            return await fetch(self.port, sent, timeout_s=self.patience_s)
-        except (TimeoutError, ConnectionError):
+            async with session.post(url, data=sent, headers=headers) as answer:
+                head = "\r\n".join(["", *(f"{key}: {value}" for key, value in answer.headers.items())])
+                try:
+                    return Reply(answer.status, head, await answer.read())
+                except aiohttp.ClientPayloadError:
+                    return Reply(answer.status, head, b"", whole=False)
+        except (TimeoutError, aiohttp.ClientError):
             return Reply(0, "", b"")
 
     def stop(self) -> None:

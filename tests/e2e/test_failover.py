@@ -126,6 +126,20 @@ def test_a_leader_that_is_told_to_stop_costs_nobody_anything(place: Namespace, s
     assert set(requests.statuses) == {200}
 
 
+def test_a_leader_whose_pod_is_deleted_makes_room_before_it_is_told_to_stop(place: Namespace, start: Start) -> None:
+    """Meanwhile its preStop hook sleeps, and whoever still asks it is answered."""
+    pair = start(place)
+    leader, other = pair.settle()
+    number = pair.pickers.index(leader)
+    place.apply(cluster.pod(f"epp-{number}", app="epp"))
+    gateway = pair.gateway()
+    place.kubectl("delete", "pod", f"epp-{number}", "--wait=false")
+    assert settles(True, lambda: serving(other)) is True
+    assert not serving(leader)
+    assert leader.child.process.poll() is None
+    assert ask(gateway.port, completion()).status == 200
+
+
 def test_while_draining_new_pods_are_found_and_read(place: Namespace, start: Start) -> None:
     pair = start(place, *QUICK)
     leader, _ = pair.settle()
