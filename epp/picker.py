@@ -48,6 +48,8 @@ class Picker:
         self.health = Health(random.Random(), largest_share=options.max_cooling_share)
         self.metrics = Board(new_registry(), streams=options.enable_grpc_stream_metrics)
         self.metrics.built(__version__, __version__)
+        # A replica that is not elected does not lead in vain: the alert for pools without a leader would fire.
+        self.metrics.families.cells("leader").drop(lambda labels, value: True)
         self.decisions = Decisions(time.time)
         self._observers = Observers(
             self.metrics, self.decisions, tracer, now=time.monotonic, verbosity=options.verbosity

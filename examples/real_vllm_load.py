@@ -137,9 +137,9 @@ def _homes(site: Site) -> dict[str, str]:
 
 def _seen_failing(site: Site, victim: Vllm) -> Check:
     total = site.picker.total
-    counts = {kind: total("llm_d_epp_endpoint_failures_total", endpoint=victim.name, kind=kind) for kind in KINDS}
+    counts = {kind: total("llm_d_epp_endpoint_failures_total", endpoint_name=victim.name, kind=kind) for kind in KINDS}
     told = ", ".join(f"{kind} {count:.0f}" for kind, count in counts.items() if count)
-    cooling = total("llm_d_epp_endpoint_cooling", endpoint=victim.name)
+    cooling = total("llm_d_epp_endpoint_cooling", endpoint_name=victim.name)
     return Check(f"the picker's metrics: endpoint_cooling {cooling:.0f}; endpoint_failures_total: {told}", cooling == 1)
 
 

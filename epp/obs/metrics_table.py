@@ -187,8 +187,8 @@ LOAD = (
 OURS = (
     Spec("plugin_flaws_total", "counter", ("plugin_name", "rule"), "Results of a plug-in that broke the contract."),
     Spec("plugin_suspended", "gauge", ("plugin_name",), "1 while a plug-in is left out for being slow."),
-    Spec("endpoint_cooling", "gauge", ("name", "endpoint"), "1 while an endpoint is left out for failing."),
-    Spec("endpoint_failures_total", "counter", ("endpoint", "kind"), "Failures seen of an endpoint."),
+    Spec("endpoint_cooling", "gauge", ("name", "endpoint_name"), "1 while an endpoint is left out for failing."),
+    Spec("endpoint_failures_total", "counter", ("endpoint_name", "kind"), "Failures seen of an endpoint."),
     Spec("held_bytes", "gauge", (), "Request bodies held in memory."),
     Spec("body_refused_total", "counter", ("reason",), "Request bodies refused for their size."),
     Spec("loop_lag_seconds", "histogram", (), "How late the event loop came round.", LAG_S),

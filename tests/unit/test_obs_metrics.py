@@ -230,7 +230,7 @@ def test_the_rest_is_counted_by_name() -> None:
     assert read(poll, source_type="metrics-data-source") == 1
     extract = {"source_type": "metrics-data-source", "extractor_type": "core-metrics-extractor"}
     assert read("llm_d_epp_datalayer_extract_errors_total", **extract) == 1
-    assert read("llm_d_epp_endpoint_failures_total", endpoint="e1", kind="connect") == 1
+    assert read("llm_d_epp_endpoint_failures_total", endpoint_name="e1", kind="connect") == 1
     assert read("llm_d_epp_prefix_indexer_size", plugin_name="prefix", plugin_type="prefix") == 7
     assert read("inference_extension_prefix_indexer_hit_ratio_bucket", le="0.5") == 1
     assert read("inference_extension_prefix_indexer_hit_bytes_sum") == 64

@@ -63,5 +63,5 @@ def test_an_empty_pool_is_shown_as_empty() -> None:
 def test_cooling_endpoints_are_marked() -> None:
     board = Board()
     board.metrics.pool("p", endpoints(waiting=[0, 0, 0]), np.ones(3, dtype=bool), {"default/e1"})
-    cooling = [board.read("llm_d_epp_endpoint_cooling", name="p", endpoint=f"e{i}") for i in range(3)]
+    cooling = [board.read("llm_d_epp_endpoint_cooling", name="p", endpoint_name=f"e{i}") for i in range(3)]
     assert cooling == [0, 1, 0]
