@@ -1,11 +1,14 @@
-"""What a decision says: who was left, who voted how, who was picked, and what went wrong on the way."""
+"""What a decision says: who was left, who voted how, who was picked, and what went wrong on the way.
+
+A dozen of these records are made for each request; msgspec makes one in a third of a dataclass's time.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from epp.endpoints import Endpoint, Scores
 from epp.request import Refused, Usage
@@ -13,16 +16,14 @@ from epp.request import Refused, Usage
 NOTHING: Scores = np.zeros(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """What one filter (or `subset`, `cooling`) left out: the keys of the endpoints it removed."""
 
     by: str
     removed: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class Vote:
+class Vote(Struct):
     """One scorer's votes over the candidates of a run, before weighting, shape (n,)."""
 
     by: str
@@ -30,8 +31,7 @@ class Vote:
     scores: Scores
 
 
-@dataclass(frozen=True, slots=True)
-class Flaw:
+class Flaw(Struct, frozen=True):
     """A plug-in's result that broke the contract and what was done about it."""
 
     by: str
@@ -40,8 +40,7 @@ class Flaw:
     detail: str = ""
 
 
-@dataclass(slots=True)
-class Spent:
+class Spent(Struct):
     """Seconds one plug-in took in one place."""
 
     by: str
@@ -50,16 +49,15 @@ class Spent:
     seconds: float
 
 
-@dataclass(slots=True)
-class Run:
+class Run(Struct):
     """What one profile came to: who was left, who voted how, who was picked."""
 
     profile: str
     candidates: tuple[Endpoint, ...] = ()
     """After the filters, n of them, in the order of every vote."""
-    steps: list[Step] = field(default_factory=list)
-    votes: list[Vote] = field(default_factory=list)
-    totals: Scores = field(default_factory=lambda: NOTHING)
+    steps: list[Step] = []
+    votes: list[Vote] = []
+    totals: Scores = NOTHING
     """Weighted sums, shape (n,)."""
     picked: tuple[Endpoint, ...] = ()
     """Best first; empty if the run refused."""
@@ -76,8 +74,7 @@ class Run:
         return float(first - second)
 
 
-@dataclass(slots=True)
-class Decision:
+class Decision(Struct):
     """Why a request goes where it goes. `runs` holds every profile that ran; `primary` names the one that counts.
 
     Once the answer is sent, only the picks are left of it.
@@ -89,16 +86,16 @@ class Decision:
     table_size: int
     """Endpoints there were, candidates or not."""
     primary: str = ""
-    runs: dict[str, Run] = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
+    runs: dict[str, Run] = {}
+    steps: list[Step] = []
     """What left endpoints out before any profile ran: subset hint, cooling, screeners."""
-    signals: dict[str, Any] = field(default_factory=dict)  # each signal has its own type
+    signals: dict[str, Any] = {}  # each signal has its own type
     """What each signal said, by name; columns over the whole table. Dropped when the answer is sent."""
-    flaws: list[Flaw] = field(default_factory=list)
-    spent: list[Spent] = field(default_factory=list)
+    flaws: list[Flaw] = []
+    spent: list[Spent] = []
     took_s: float = 0.0
     """Wall time of the decision, waiting for slow signals included."""
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = []
     """Remarks a reader of the decision needs: a fallback taken, a probe sent."""
 
     @property
@@ -117,8 +114,7 @@ class Decision:
             run.candidates, run.votes, run.totals, run.steps = (), [], NOTHING, []
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """How a request ended."""
 
     usage: Usage | None

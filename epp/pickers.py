@@ -13,7 +13,7 @@ def max_score_picker(scores: Scores, rng: np.random.Generator, *, max_num_of_end
     """Pick the highest totals; ties are broken at random."""
     wanted = max(1, max_num_of_endpoints)
     if wanted == 1:
-        best = np.flatnonzero(scores == np.maximum.reduce(scores)) if len(scores) else np.zeros(0, np.intp)
+        best = (scores == scores[scores.argmax()]).nonzero()[0] if len(scores) else np.zeros(0, np.intp)
         return best if len(best) < 2 else best[int(rng.random() * len(best)) :][:1]
     shuffled = rng.permutation(len(scores))
     order = np.argsort(-scores[shuffled], kind="stable")

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from epp.plugins import PASSED_ON, Plugin, shown
 from epp.scheduler import Bound, Context, Profile, checked_mask, keys_at, run
@@ -28,6 +30,13 @@ class Measured:
     bound: Bound
     provides: Provides
     outputs: tuple[str, ...]
+    slots: tuple[tuple[str, object, bool], ...] = field(init=False, repr=False)
+    """Each key with its default and whether it is a column."""
+
+    def __post_init__(self) -> None:
+        defaults = [d.default if isinstance(d, ColumnOf) else d for d in self.provides.values.values()]
+        columns = [isinstance(d, ColumnOf) for d in self.provides.values.values()]
+        object.__setattr__(self, "slots", tuple(zip(self.outputs, defaults, columns, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +65,10 @@ class Setup:
     @property
     def columns(self) -> frozenset[str]:
         """Keys of signals that are columns over the table."""
-        return frozenset(
-            key
-            for signal in self.signals
-            for key, default in zip(signal.outputs, signal.provides.values.values(), strict=True)
-            if isinstance(default, ColumnOf)
-        )
+        return frozenset(key for signal in self.signals for key, _, is_column in signal.slots if is_column)
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(Struct, frozen=True):
     """What a decision is made from besides the configuration."""
 
     request: Request
@@ -182,7 +185,7 @@ def _keep(context: Context, allowed: Mask | None, message: str, by: str) -> None
 def _measure(setup: Setup, context: Context, endpoints: Endpoints) -> Generator[Slow, Any, None]:
     for signal in setup.signals:
         answer = context.ask(signal.bound, "signal", context.values)
-        if inspect.isawaitable(answer):
+        if type(answer) is not tuple and inspect.isawaitable(answer):
             answer = yield Slow(signal.bound.name, answer, signal.provides.timeout_ms)
             if answer is None:
                 context.decision.flaws.append(Flaw(signal.bound.name, "timeout"))
@@ -191,29 +194,30 @@ def _measure(setup: Setup, context: Context, endpoints: Endpoints) -> Generator[
 
 
 def _store(signal: Measured, context: Context, answer: Any, n: int) -> None:
-    defaults = signal.provides.values.values()
-    parts: tuple[Any, ...] = (answer,) if len(signal.outputs) == 1 else answer
-    if answer is None or len(parts) != len(signal.outputs):
-        parts = (None,) * len(signal.outputs)
-    for key, default, part in zip(signal.outputs, defaults, parts, strict=True):
-        if isinstance(default, ColumnOf):
-            context.values[key] = _checked_column(signal, context, part, default.default, n)
+    parts: tuple[Any, ...] = (answer,) if len(signal.slots) == 1 else answer
+    if answer is None or len(parts) != len(signal.slots):
+        parts = (None,) * len(signal.slots)
+    values = context.values
+    for (key, default, is_column), part in zip(signal.slots, parts, strict=True):
+        if is_column:
+            values[key] = _checked_column(signal, context, part, default, n)
         else:
-            context.values[key] = default if answer is None else part
+            values[key] = default if answer is None else part
 
 
-def _checked_column(signal: Measured, context: Context, values: Any, default: float, n: int) -> Any:
+def _checked_column(signal: Measured, context: Context, values: Any, default: Any, n: int) -> Any:
     if values is None:
         return np.full(n, default)
     if not isinstance(values, np.ndarray) or values.shape != (n,) or values.dtype.kind not in "fiub":
         context.decision.flaws.append(Flaw(signal.bound.name, "shape", f"wanted numbers of shape ({n},)"))
         return np.full(n, default)
-    # A sum is finite exactly if every part is (short of overflow, which no count reaches).
-    if n and not np.isfinite(np.add.reduce(values)):
+    # argmin and argmax point at a NaN if there is one, so the span is finite exactly if every part is (short of
+    # overflow, which no count reaches); on short columns they take a fifth of a reduction's time.
+    if n and not isfinite(values.item(values.argmax()) - values.item(values.argmin())):
         context.decision.flaws.append(Flaw(signal.bound.name, "nan"))
         return np.nan_to_num(values, nan=default, posinf=default, neginf=default)
     shared = values.view()
-    shared.flags.writeable = False
+    shared.setflags(write=False)
     return shared
 
 
@@ -249,8 +253,8 @@ def _run_profiles(setup: Setup, context: Context) -> None:
     """Run the profiles the handler names until it names none; the primary run's refusal is the request's."""
     decision = context.decision
     names = tuple(setup.profiles)
+    asked = {**context.values, "profiles": names, "runs": decision.runs}
     for _ in range(len(names) + 1):
-        asked = {**context.values, "profiles": names, "runs": decision.runs}
         wanted = _wanted(context, setup.handler, asked)
         for name in wanted:
             if name in setup.profiles and name not in decision.runs:

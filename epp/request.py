@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from epp.decision import Decision
@@ -44,8 +45,7 @@ CODES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Media:
+class Media(Struct, frozen=True):
     """An image, video or audio part of a prompt."""
 
     kind: str
@@ -54,16 +54,14 @@ class Media:
     """URL, data URL or base64 data, as sent."""
 
 
-@dataclass(slots=True)
-class Prompt:
+class Prompt(Struct):
     """One prompt, in order: text as UTF-8 bytes and media; or token ids as little-endian uint32 bytes."""
 
-    parts: list[bytes | Media] = field(default_factory=list)
+    parts: list[bytes | Media] = []
     token_ids: bytes | None = None
 
 
-@dataclass(slots=True, eq=False)
-class Request:
+class Request(Struct, eq=False):
     """One inference request as plug-ins see it. Header names are lower-case."""
 
     id: str = ""
@@ -71,7 +69,7 @@ class Request:
     model: str = ""
     """What the engine will be asked for, after rewriting."""
     incoming_model: str = ""
-    headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    headers: Mapping[str, tuple[str, ...]] = {}
     prompts: Sequence[Prompt] = ()
     """Empty once the answer is sent, and for bodies no parser understands."""
     body_bytes: int = 0
@@ -86,7 +84,7 @@ class Request:
     slo_tpot_ms: float | None = None
     received_at: float = 0.0
     """Seconds, on the clock that `now` uses."""
-    attributes: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, str] = {}
     """What plug-ins' `arrived` returned."""
 
     def header(self, name: str) -> str:
@@ -95,8 +93,7 @@ class Request:
         return values[-1] if values else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Token counts an engine reported. None = not told."""
 
     prompt_tokens: int = 0

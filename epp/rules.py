@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from msgspec import Struct
 
 from epp.bodies.registry import Parsers
 from epp.headers import Metadata
@@ -11,16 +13,15 @@ from epp.hooks import Hooks
 from epp.profiles import Setup
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+class Forward(Struct, frozen=True):
     """Where a request goes and what is changed about it."""
 
     destination: str
     """`ip:port`, or several joined with commas where the picker returned several."""
-    set_headers: Mapping[str, str] = field(default_factory=dict)
+    set_headers: Mapping[str, str] = {}
     body: bytes | None = None
     """What the engine gets instead of the body received; None = the same bytes."""
-    metadata: Metadata = field(default_factory=dict)
+    metadata: Metadata = {}
     """Dynamic metadata besides the destination, by namespace."""
     bodiless: bool = False
 

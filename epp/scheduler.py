@@ -6,10 +6,12 @@ A plug-in that raises or returns nonsense costs its own vote only; the run says 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from epp.plugins import PASSED_ON, shown
 from epp.types import Decision, Endpoint, Endpoints, Flaw, Refused, Rows, Run, Scores, Spent, Step, Vote
@@ -25,6 +27,13 @@ class Bound:
     name: str
     call: Callable[..., Any]
     keys: tuple[str, ...]
+    arguments: Callable[[Mapping[str, Any]], tuple[Any, ...]] = field(init=False, repr=False)
+    """Picks the values out of all there are, in one step."""
+
+    def __post_init__(self) -> None:
+        # With fewer than two keys an itemgetter gives no tuple.
+        many = itemgetter(*self.keys) if len(self.keys) > 1 else lambda values: tuple([values[k] for k in self.keys])
+        object.__setattr__(self, "arguments", many)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,8 +46,7 @@ class Profile:
     picker: Bound
 
 
-@dataclass(slots=True, eq=False)
-class Context:
+class Context(Struct, eq=False):
     """What one decision is made from. `values` holds request, endpoints, now, rng and every signal by key."""
 
     values: dict[str, Any]  # each value has the type its reader declares
@@ -63,12 +71,12 @@ class Context:
     def ask(self, bound: Bound, place: str, values: Mapping[str, Any]) -> Any:
         """The plug-in's answer; None if it is suspended or failed, noted in the decision."""
         decision = self.decision
-        if bound.name in self.suspended:
+        if self.suspended and bound.name in self.suspended:
             decision.flaws.append(Flaw(bound.name, "suspended"))
             return None
         began = self.clock()
         try:
-            return bound.call(*[values[key] for key in bound.keys])
+            return bound.call(*bound.arguments(values))
         except PASSED_ON:
             raise
         except BaseException as error:  # noqa: BLE001 - a stranger's code: its vote is left out and counted
@@ -138,14 +146,15 @@ def _vote(profile: Profile, context: Context, values: Mapping[str, Any], result:
 
 
 def checked_scores(context: Context, bound: Bound, scores: Any, n: int) -> Scores | None:
-    """The scores, clamped to [0, 1] with NaN as 0; None if they are not float64 of shape (n,). Costs ≤ 2 µs."""
+    """The scores, clamped to [0, 1] with NaN as 0; None if they are not float64 of shape (n,)."""
     if scores is None:
         return None
     if not isinstance(scores, np.ndarray) or scores.dtype != FLOAT or scores.shape != (n,):
         context.decision.flaws.append(Flaw(bound.name, "shape", f"wanted float64 of shape ({n},)"))
         return None
-    # NaN makes both comparisons false, so one test finds every fault.
-    if np.minimum.reduce(scores) >= 0.0 and np.maximum.reduce(scores) <= 1.0:
+    # NaN makes both comparisons false, so one test finds every fault. On short arrays finding where the extremes are
+    # (a NaN, if there is one) takes a fifth of the time that numpy's reductions take.
+    if scores.item(scores.argmin()) >= 0.0 and scores.item(scores.argmax()) <= 1.0:
         return scores
     rule = "nan" if bool(np.isnan(scores).any()) else "range"
     context.decision.flaws.append(Flaw(bound.name, rule))
@@ -153,10 +162,14 @@ def checked_scores(context: Context, bound: Bound, scores: Any, n: int) -> Score
     return clamped
 
 
+def _are_rows(answer: Any) -> bool:
+    return isinstance(answer, np.ndarray) and answer.ndim == 1 and answer.dtype.kind == "i"
+
+
 def _pick(profile: Profile, context: Context, values: Mapping[str, Any], totals: Scores) -> list[int]:
     answer = context.ask(profile.picker, "picker", {**values, "scores": totals})
     try:
-        chosen = [int(row) for row in answer]
+        chosen = answer.tolist() if _are_rows(answer) else [int(row) for row in answer]
     except PASSED_ON:
         raise
     except BaseException:  # noqa: BLE001 - a picker may answer lazily, or with what is no row

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from epp.types import Spent
 
@@ -15,8 +16,7 @@ NEEDED = "profile_handler"
 """The one kind nothing can be decided without."""
 
 
-@dataclass(frozen=True, slots=True)
-class Worked:
+class Worked(Struct, frozen=True):
     """What a thread has done so far: tells a plug-in that was slow from one that was kept off the CPU."""
 
     cpu_s: float
@@ -48,6 +48,11 @@ class Suspensions:
             self._until = {name: until for name, until in self._until.items() if until > now}
             self._names = frozenset(self._until)
         return self._names
+
+    @property
+    def watching(self) -> bool:
+        """Whether somebody was too slow the last time, so that being quick now matters."""
+        return bool(self._slow)
 
     def note(self, spent: Sequence[Spent], now: float) -> list[Spent]:
         """Count one decision's times; returns those that brought a suspension."""

@@ -51,7 +51,9 @@ class InflightLoadProducer:
             cost = np.full(len(endpoints), float(tokens.count))
         else:
             beyond = max(0.0, tokens.count - prompt_blocks * prefix_block_tokens)
-            cost = np.maximum(prompt_blocks - cached_blocks, 0.0) * prefix_block_tokens + beyond
+            cost = cached_blocks * -prefix_block_tokens
+            cost += prompt_blocks * prefix_block_tokens + beyond
+            np.maximum(cost, beyond, out=cost)
         nothing = np.zeros(len(cost))
         if not self._with_output:
             return cost, (cost, nothing)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from epp.types import Prompt, Usage
 
@@ -12,8 +13,7 @@ Headers = Mapping[str, tuple[str, ...]]
 """Lower-case names, every value in the order received."""
 
 
-@dataclass(slots=True)
-class Parsed:
+class Parsed(Struct):
     """What a parser read from one request body."""
 
     api: str

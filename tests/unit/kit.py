@@ -6,7 +6,7 @@ import itertools
 import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ class Notes:
 
     def decided(self, request: Request, decision: Decision) -> None:
         # A copy as of now: once the answer is sent, the router drops all but the picks.
-        self.heard.append(("decided", replace(decision)))
+        self.heard.append(("decided", copy(decision)))
 
     def refused(self, request: Request, refusal: Refused) -> None:
         self.heard.append(("refused", refusal.status))
