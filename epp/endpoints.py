@@ -45,16 +45,15 @@ class Endpoint:
     metrics_address: str = ""
     """host:port to scrape; "" = address and port."""
     rank: int = 0
+    key: str = field(init=False, repr=False, compare=False)
+    """Identity for everything that remembers: `namespace/name`."""
+    host_port: str = field(init=False, repr=False, compare=False)
+    """`ip:port`, IPv6 in brackets: the value of the routing header."""
 
-    @property
-    def key(self) -> str:
-        """Identity for everything that remembers: `namespace/name`."""
-        return f"{self.namespace}/{self.name}"
-
-    @property
-    def host_port(self) -> str:
-        """`ip:port`, IPv6 in brackets: the value of the routing header."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+    def __post_init__(self) -> None:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        object.__setattr__(self, "key", f"{self.namespace}/{self.name}")
+        object.__setattr__(self, "host_port", f"{host}:{self.port}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from epp.obs.flows import Flow
 from epp.obs.metrics_table import STREAMS, TABLE
-from epp.obs.series import Cap, Families, Labels
+from epp.obs.series import Cap, Families, Histogram, Labels
 from epp.types import Column, Decision, Endpoint, Endpoints, Mask, Outcome, Refused, Request
 
 MOST_VALUES = 1000
@@ -45,20 +46,18 @@ class Metrics:
         """ext_proc streams."""
         self._streams = streams
         self._plugin_types: Mapping[str, str] = plugin_types or {}
-        self._places: dict[tuple[str, str], Labels] = {}
-        self._flows: dict[tuple[str, str, str, int], Labels] = {}
+        self._places: dict[tuple[str, str], Histogram] = {}
+        self._flows: dict[tuple[str, str, str, int], Flow] = {}
+        self._flows_by_labels: dict[Labels, Flow] = {}
         self._models = Cap(MOST_VALUES)
         self._fairness_ids = Cap(MOST_VALUES)
-        self._request_total = families.cells("request_total")
-        self._running = families.cells("request_running")
         self._errors = families.cells("request_error_total")
-        self._request_bytes = families.histograms("request_size_bytes")
-        self._request_work = families.histograms("request_processing_duration_seconds")
+        self._request_work = families.histograms("request_processing_duration_seconds").at(())
+        self._response_work = families.histograms("response_processing_duration_seconds").at(())
         self._attempts = families.cells("scheduler_attempts_total")
-        self._decision_s = families.histograms("scheduler_e2e_duration_seconds")
+        self._decision_s = families.histograms("scheduler_e2e_duration_seconds").at(())
         self._plugin_s = families.histograms("plugin_duration_seconds")
         self._flaws = families.cells("plugin_flaws_total")
-        self._gaps = families.histograms("request_streaming_itl_seconds")
 
     def configured(self, plugin_types: Mapping[str, str]) -> None:
         """Another configuration is in force."""
@@ -76,21 +75,20 @@ class Metrics:
     def scheduled(self, decision: Decision, request: Request, *, since_headers_s: float) -> None:
         """A request has its endpoint. Exactly one `ended` must follow."""
         flow = self._flow(request)
-        self._request_total.add(flow)
-        self._request_bytes.observe(flow, request.body_bytes)
+        flow.add("request_total")
+        flow.observe("request_size_bytes", request.body_bytes)
         if request.model:
-            self._running.add(flow)
-        self._request_work.observe((), since_headers_s)
-        self._decision_s.observe((), decision.took_s)
-        endpoint = decision.picked[0]
-        self._attempts.add(("success", flow[1], endpoint.name, endpoint.namespace, str(endpoint.port)))
+            flow.add("request_running")
+        self._request_work.observe(since_headers_s)
+        self._decision_s.observe(decision.took_s)
+        flow.attempt(decision.picked[0])
         self._plugins(decision)
 
     def refused(self, request: Request | None, refused: Refused, *, since_headers_s: float) -> None:
         """A request got an answer instead of an endpoint; `request` is None if its body could not be read."""
-        flow = self._flow(request) if request else REFUSED_FLOW
+        flow = self._flow(request).labels if request else REFUSED_FLOW
         self._errors.add((*flow, refused.code))
-        self._request_work.observe((), since_headers_s)
+        self._request_work.observe(since_headers_s)
         decision = refused.decision
         if decision is not None:
             if decision.runs:
@@ -99,39 +97,18 @@ class Metrics:
 
     def gap(self, request: Request, seconds: float) -> None:
         """Time between two pieces of a streamed response."""
-        self._gaps.observe(self._flow(request), seconds)
+        self._flow(request).observe("request_streaming_itl_seconds", seconds)
 
     def ended(self, request: Request, outcome: Outcome, *, work_s: float = 0.0) -> None:
         """A request that was `scheduled` has ended, however; `work_s` = time spent on its response's messages."""
         flow = self._flow(request)
         if request.model:
-            self._running.add(flow, -1.0)
+            flow.add("request_running", -1.0)
         if outcome.failure or outcome.status >= 400:
-            self._errors.add((*flow, "ModelServerError"))
+            self._errors.add((*flow.labels, "ModelServerError"))
         if outcome.cause == "natural":
-            self._completed(flow, outcome, work_s)
-
-    def _completed(self, flow: Labels, outcome: Outcome, work_s: float) -> None:
-        observe = self._observe
-        observe("response_processing_duration_seconds", (), work_s)
-        observe("request_duration_seconds", flow, outcome.duration_s)
-        observe("response_size_bytes", flow, outcome.response_bytes)
-        ttft = outcome.ttft_s
-        if ttft is not None:
-            observe("request_ttft_seconds", (*flow, "true" if outcome.streamed else "false"), ttft)
-        usage = outcome.usage
-        if usage is None:
-            return
-        if usage.prompt_tokens > 0:
-            observe("request_input_tokens", flow, usage.prompt_tokens)
-        if usage.cached_tokens is not None:
-            observe("request_cached_tokens", flow, usage.cached_tokens)
-        made = usage.completion_tokens
-        if made > 0:
-            observe("request_output_tokens", flow, made)
-            observe("request_ntpot_seconds", flow, outcome.duration_s / made)
-        if made > 1 and outcome.streamed and ttft is not None:
-            observe("request_streaming_tpot_seconds", flow, (outcome.duration_s - ttft) / (made - 1))
+            self._response_work.observe(work_s)
+            _completed(flow, outcome)
 
     def rewritten(self, rule: str, model: str, target: str) -> None:
         """A rewrite rule changed a request's model."""
@@ -140,10 +117,7 @@ class Metrics:
 
     def inflight(self, endpoint: Endpoint, request: Request, producer: str, requests: int, tokens: float) -> None:
         """`requests` and `tokens` more (or, below 0, less) are in flight to `endpoint`."""
-        flow = self._flow(request)
-        labels = (endpoint.name, endpoint.namespace, producer, flow[2], flow[3])
-        self._families.cells("inflight_requests").add(labels, requests)
-        self._families.cells("inflight_tokens").add(labels, tokens)
+        self._flow(request).inflight(endpoint, producer, requests, tokens)
 
     def pool(self, name: str, endpoints: Endpoints, fresh: Mask, cooling: Collection[str] = ()) -> None:
         """How the pool stands: means and deviations over `fresh` endpoints (they freeze when there are none).
@@ -164,8 +138,11 @@ class Metrics:
             cells("per_endpoint_queue_size").set((name, record.name), waiting)
             cells("endpoint_cooling").set((name, record.name), float(record.key in cooling))
         there = {(record.name, record.namespace) for record in endpoints.records}
-        for metric in ("inflight_requests", "inflight_tokens"):
-            cells(metric).drop(lambda labels, value: not value and labels[:2] not in there)
+        metrics = ("inflight_requests", "inflight_tokens")
+        dropped = [cells(name).drop(lambda labels, value: not value and labels[:2] not in there) for name in metrics]
+        if any(dropped):
+            for flow in self._flows_by_labels.values():
+                flow.forget()
 
     def _moments(self, name: str, metric: str, values: Column) -> None:
         if len(values):
@@ -235,38 +212,67 @@ class Metrics:
     def _observe(self, name: str, labels: Labels, value: float) -> None:
         self._families.histograms(name).observe(labels, value)
 
-    def _flow(self, request: Request) -> Labels:
-        """model_name, target_model_name, fairness_id and priority of a request, capped."""
+    def _flow(self, request: Request) -> Flow:
+        """By model, target model, fairness id and priority, capped."""
         asked = (request.incoming_model, request.model, request.fairness_id, request.priority)
         flow = self._flows.get(asked)
         if flow is None:
             flow = self._capped(*asked)
         return flow
 
-    def _capped(self, incoming: str, model: str, fairness_id: str, priority: int) -> Labels:
+    def _capped(self, incoming: str, model: str, fairness_id: str, priority: int) -> Flow:
         asked = (incoming, model, fairness_id, priority)
         if len(self._flows) >= MOST_FLOWS:
-            return ("other", "other", "other", str(priority))
-        flow = (self._models(incoming), self._models(model), self._fairness_ids(fairness_id), str(priority))
-        if flow[:3] == asked[:3]:
+            return self._labelled(("other", "other", "other", str(priority)))
+        labels = (self._models(incoming), self._models(model), self._fairness_ids(fairness_id), str(priority))
+        flow = self._labelled(labels)
+        if labels[:3] == asked[:3]:
             self._flows[asked] = flow
         return flow
+
+    def _labelled(self, labels: Labels) -> Flow:
+        found = self._flows_by_labels.get(labels)
+        if found is None:
+            found = self._flows_by_labels[labels] = Flow(self._families, labels)
+        return found
 
     def _plugin(self, name: str) -> Labels:
         return (name, self._plugin_types.get(name, name))
 
     def _plugins(self, decision: Decision) -> None:
         places = self._places
-        observe = self._plugin_s.observe
         for spent in decision.spent:
-            place = (spent.place, spent.by)
-            labels = places.get(place)
-            if labels is None:
-                point = EXTENSION_POINTS.get(spent.place, spent.place)
-                labels = places[place] = (point, self._plugin_types.get(spent.by, spent.by), spent.by)
-            observe(labels, spent.seconds)
+            histogram = places.get((spent.place, spent.by)) or self._placed(spent.place, spent.by)
+            histogram.observe(spent.seconds)
         for flaw in decision.flaws:
             self.flawed(flaw.by, flaw.rule)
+
+    def _placed(self, place: str, by: str) -> Histogram:
+        labels = (EXTENSION_POINTS.get(place, place), self._plugin_types.get(by, by), by)
+        found = self._places[place, by] = self._plugin_s.at(labels)
+        return found
+
+
+def _completed(flow: Flow, outcome: Outcome) -> None:
+    observe = flow.observe
+    observe("request_duration_seconds", outcome.duration_s)
+    observe("response_size_bytes", outcome.response_bytes)
+    ttft = outcome.ttft_s
+    if ttft is not None:
+        observe("request_ttft_seconds", ttft, "true" if outcome.streamed else "false")
+    usage = outcome.usage
+    if usage is None:
+        return
+    if usage.prompt_tokens > 0:
+        observe("request_input_tokens", usage.prompt_tokens)
+    if usage.cached_tokens is not None:
+        observe("request_cached_tokens", usage.cached_tokens)
+    made = usage.completion_tokens
+    if made > 0:
+        observe("request_output_tokens", made)
+        observe("request_ntpot_seconds", outcome.duration_s / made)
+    if made > 1 and outcome.streamed and ttft is not None:
+        observe("request_streaming_tpot_seconds", (outcome.duration_s - ttft) / (made - 1))
 
 
 def new_registry() -> CollectorRegistry:

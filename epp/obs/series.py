@@ -1,8 +1,9 @@
 """Counters, gauges and histograms as plain numbers, rendered only when somebody scrapes.
 
 `prometheus_client`'s own metrics take a lock and walk the buckets for each observation, and every deprecated twin would
-pay again. Here an observation is a dictionary look-up and an addition; a twin is summed up at the scrape. One thread
-writes; another may render, as `list(dict.items())` is one step of the interpreter.
+pay again. Here an observation is a dictionary look-up and an addition, only the addition for who keeps what `at` gave;
+a twin is summed up at the scrape. One thread writes; another may render, as `list(dict.items())` is one step of the
+interpreter.
 """
 
 from __future__ import annotations
@@ -43,6 +44,15 @@ class Spec:
     twin: Twin | None = None
 
 
+class Cell:
+    """One series of a counter or gauge."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+
 class Cells:
     """The values of a counter or gauge by label values."""
 
@@ -50,20 +60,29 @@ class Cells:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        self.values: dict[Labels, float] = {} if spec.labels else {(): 0.0}
+        self.values: dict[Labels, Cell] = {} if spec.labels else {(): Cell()}
+
+    def at(self, labels: Labels) -> Cell:
+        """The series with these labels, begun if need be; good until it is dropped."""
+        found = self.values.get(labels)
+        if found is None:
+            found = self.values[labels] = Cell()
+        return found
 
     def add(self, labels: Labels, amount: float = 1.0) -> None:
-        self.values[labels] = self.values.get(labels, 0.0) + amount
+        self.at(labels).value += amount
 
     def set(self, labels: Labels, value: float) -> None:
-        self.values[labels] = value
+        self.at(labels).value = value
 
-    def drop(self, unwanted: Callable[[Labels, float], bool]) -> None:
-        """Forget the series for which `unwanted` is true."""
-        self.values = {labels: value for labels, value in self.values.items() if not unwanted(labels, value)}
+    def drop(self, unwanted: Callable[[Labels, float], bool]) -> bool:
+        """Forget the series for which `unwanted` is true; whether there were any."""
+        before = self.values
+        self.values = {labels: cell for labels, cell in before.items() if not unwanted(labels, cell.value)}
+        return len(self.values) < len(before)
 
     def collect(self) -> Iterator[Metric]:
-        values = list(self.values.items())
+        values = [(labels, cell.value) for labels, cell in list(self.values.items())]
         for name, about, keys, project in _faces(self.spec):
             sums: dict[Labels, float] = {}
             for labels, value in values:
@@ -77,27 +96,43 @@ class Cells:
                 yield metric
 
 
-class Histograms:
-    """The histograms of one metric by label values; each is the count in every bucket and, last, the sum."""
+class Histogram:
+    """One series: the count in every bucket and, last, the sum."""
 
-    __slots__ = ("bounds", "empty", "spec", "values")
+    __slots__ = ("bounds", "counts")
 
-    def __init__(self, spec: Spec) -> None:
-        self.spec = spec
-        self.bounds = spec.buckets
-        self.empty = [0.0] * (len(spec.buckets) + 2)
-        self.values: dict[Labels, list[float]] = {} if spec.labels else {(): self.empty.copy()}
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0.0] * (len(bounds) + 2)
 
-    def observe(self, labels: Labels, value: float) -> None:
-        counts = self.values.get(labels)
-        if counts is None:
-            counts = self.values[labels] = self.empty.copy()
+    def observe(self, value: float) -> None:
+        counts = self.counts
         counts[bisect_left(self.bounds, value)] += 1.0
         counts[-1] += value
 
+
+class Histograms:
+    """The histograms of one metric by label values."""
+
+    __slots__ = ("spec", "values")
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.values: dict[Labels, Histogram] = {} if spec.labels else {(): Histogram(spec.buckets)}
+
+    def at(self, labels: Labels) -> Histogram:
+        """The series with these labels, begun if need be."""
+        found = self.values.get(labels)
+        if found is None:
+            found = self.values[labels] = Histogram(self.spec.buckets)
+        return found
+
+    def observe(self, labels: Labels, value: float) -> None:
+        self.at(labels).observe(value)
+
     def collect(self) -> Iterator[Metric]:
-        values = list(self.values.items())
-        bounds = [*map(floatToGoString, self.bounds), "+Inf"]
+        values = [(labels, series.counts) for labels, series in list(self.values.items())]
+        bounds = [*map(floatToGoString, self.spec.buckets), "+Inf"]
         for name, about, keys, project in _faces(self.spec):
             sums: dict[Labels, list[float]] = {}
             for labels, counts in values:

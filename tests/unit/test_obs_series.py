@@ -107,8 +107,9 @@ def test_dropped_series_are_gone() -> None:
     cells = Cells(REQUESTS)
     cells.add(("a", "0"))
     cells.add(("b", "0"), 0.0)
-    cells.drop(lambda labels, value: not value)
-    assert cells.values == {("a", "0"): 1.0}
+    assert cells.drop(lambda labels, value: not value)
+    assert {labels: cell.value for labels, cell in cells.values.items()} == {("a", "0"): 1.0}
+    assert not cells.drop(lambda labels, value: not value)
 
 
 def test_values_beyond_the_cap_become_other_and_stay_so() -> None:
