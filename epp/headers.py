@@ -30,6 +30,9 @@ REWRITE = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
 SLO_TTFT = ("x-llm-d-slo-ttft-ms", "x-slo-ttft-ms")
 SLO_TPOT = ("x-llm-d-slo-tpot-ms", "x-slo-tpot-ms")
 
+STEERING = frozenset((*OBJECTIVE, *FAIRNESS, *REWRITE, *SLO_TTFT, *SLO_TPOT))
+"""What a client may ask for in headers."""
+
 CONTROL = (
     *OBJECTIVE,
     *FAIRNESS,

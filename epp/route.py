@@ -86,9 +86,16 @@ class Router:
             raise
 
     def _request(self, headers: Headers, received_at: float) -> Request:
+        given = headers.get(names.REQUEST_ID)
+        request_id = (given[-1] if given else "") or str(uuid.uuid4())
+        if names.STEERING.isdisjoint(headers):
+            # As nearly all requests: nine look-ups spared.
+            priority = self.steering.objectives.get("", 0)
+            path = request_path(headers)
+            return Request(id=request_id, path=path, headers=headers, priority=priority, received_at=received_at)
         objective = names.first(headers, names.OBJECTIVE)
         return Request(
-            id=names.first(headers, (names.REQUEST_ID,)) or str(uuid.uuid4()),
+            id=request_id,
             path=request_path(headers),
             headers=headers,
             objective=objective,
@@ -138,7 +145,7 @@ class Router:
             now,
             self._rng,
             self._clock,
-            subset=names.subset(metadata, endpoints) if self.habits.subset_filter else None,
+            subset=names.subset(metadata, endpoints) if metadata and self.habits.subset_filter else None,
             cooling=self.health.left_out(endpoints.rows, now),
             suspended=self.suspensions.names(now),
         )
@@ -187,7 +194,7 @@ class Router:
     def _decided(self, exchange: Exchange, parsed: Parsed, body: bytes | None, decision: Decision) -> Forward:
         request = exchange.request
         exchange.decision = decision
-        if names.asks_conditional(request.headers):
+        if "prefer" in request.headers and names.asks_conditional(request.headers):
             _demand_cached(decision)
         headers = self._own_headers(exchange)
         headers.update(exchange.rules.hooks.picked(request, decision))
@@ -254,6 +261,8 @@ class Router:
         return {"envoy.lb": {f"{names.DESTINATION}-scores": scores}}
 
     def _suspend(self, decision: Decision) -> None:
+        if decision.took_s <= SLOW_S and not self.suspensions.watching:
+            return
         slow = any(spent.seconds > SLOW_S for spent in decision.spent)
         if slow and not self._worked().since(self._worked_before, SLOW_S):
             return

@@ -64,7 +64,7 @@ class Picker:
         self.pool = Pool()
         if readings_only:
             # What is charged reaches no column, so readings stay as they came.
-            self.pool.ledger = Ledger(lambda key: None)
+            self.pool.ledger = Ledger(lambda *_: None)
         self.pool.apply(Change(tuple(endpoints)))
         self.watch = Watch()
         self._tokens: dict[str, str] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 
 from epp.bodies.jsonbody import Loose, Rules, Shape, listing, packed, read, text, token_limit
@@ -186,6 +188,7 @@ _RULES = {
 }
 
 
+@lru_cache(256)
 def _rules_for(path: str) -> Rules:
     """By the longest suffix; completions for every other path."""
     rooted = "/" + path.strip("/")

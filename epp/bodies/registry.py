@@ -8,6 +8,8 @@ from epp.bodies.parsed import Headers, Parser
 from epp.types import Refused
 
 DEFAULT_PATH = "/v1/completions"
+MOST_PATHS = 256
+"""Remembered; clients choose them."""
 
 
 def request_path(headers: Headers) -> str:
@@ -31,6 +33,8 @@ class Parsers:
         self._active: list[Parser] = []
         self._fallback: Parser | None = None
         self._by_suffix: dict[str, Parser] = {}
+        self._found: dict[str, Parser] = {}
+        """By path, for the few paths there are."""
         for parser in instances:
             self._add(parser)
         self._segments = max((suffix.count("/") + 1 for suffix in self._by_suffix), default=0)
@@ -54,6 +58,14 @@ class Parsers:
 
     def find(self, path: str) -> Parser:
         """The parser for a path without query. Raises Refused(400) if none claims it and there is no fallback."""
+        found = self._found.get(path)
+        if found is None:
+            found = self._search(path)
+            if len(self._found) < MOST_PATHS:
+                self._found[path] = found
+        return found
+
+    def _search(self, path: str) -> Parser:
         parts = path.strip("/").rsplit("/", self._segments)[-self._segments :] if self._segments else []
         for start in range(len(parts)):
             found = self._by_suffix.get("/".join(parts[start:]))

@@ -110,6 +110,8 @@ def _count(block: dict[str, Any], *names: str) -> int | None:
 
 
 def _whole(value: object) -> int | None:
+    if type(value) is int:
+        return max(0, value)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -143,25 +145,26 @@ class Unread:
 class BodyUsage:
     """One JSON document, kept until it ends."""
 
-    __slots__ = ("_body", "_dialect", "_overlong", "complete", "events", "usage")
+    __slots__ = ("_bytes", "_dialect", "_pieces", "complete", "events", "usage")
 
     def __init__(self, dialect: Dialect) -> None:
         self.usage: Usage | None = None
         self.events = 0
         self.complete = False
         self._dialect = dialect
-        self._body = bytearray()
-        self._overlong = False
+        self._pieces: list[bytes] = []
+        self._bytes = 0
 
     def feed(self, piece: bytes) -> None:
-        if self._overlong or len(self._body) + len(piece) > MAX_BODY_BYTES:
-            self._overlong = True
-            self._body = bytearray()
+        self._bytes += len(piece)
+        if self._bytes <= MAX_BODY_BYTES:
+            self._pieces.append(piece)
         else:
-            self._body += piece
+            self._pieces = []
 
     def end(self) -> None:
-        body, self._body = bytes(self._body), bytearray()
+        # Joining one piece copies nothing, and most documents come in one.
+        body, self._pieces = b"".join(self._pieces), []
         if self._dialect.mark in body:
             self.usage = _read(self.usage, self._dialect.of_body, body)
 

@@ -95,8 +95,8 @@ class Stream:
     """The state of one stream. Not thread-safe; `close` gives the held bytes back, however it ended."""
 
     __slots__ = (
-        "_body", "_bytes", "_headers", "_held", "_metadata", "_owed", "_passing", "_request_mode",
-        "_response_mode", "_trailers", "state",
+        "_body", "_bytes", "_headers", "_held", "_metadata", "_owed", "_passing", "_request_mode", "_response_mode",
+        "_trailers", "state",
     )  # fmt: skip
 
     def __init__(self, held: HeldBytes) -> None:
@@ -117,14 +117,13 @@ class Stream:
 
     def receive(self, message: Message) -> tuple[Event, Answers]:
         """What `message` asks for, and answers that can go out at once. Raises ProtocolError or Refused(413, 503)."""
-        kind = message.kind
         if message.observing and self.state is State.START:
             self.state = State.WATCHING
         if self.state in _DEAF:
             return None, []
-        action = TABLE.get((self.state, kind))
+        action = TABLE.get((self.state, message.kind))
         if action is None:
-            raise ProtocolError(f"{kind or 'an empty message'} is not expected in state {self.state.value}")
+            raise ProtocolError(f"{message.kind or 'an empty message'} is not expected in state {self.state.value}")
         return action(self, message)
 
     def forwarded(self, forward: Forward) -> Answers:
@@ -169,11 +168,9 @@ class Stream:
 
     def ended(self, rest: bytes, metadata: Metadata) -> Answers:
         """The answer to End; `rest` are body bytes held back until now."""
-        answers: Answers = []
-        if rest and self._response_mode == DUPLEX:
-            answers = replies.pieces("response_body", rest, end=False, even_empty=False)
-        answers.append(replies.trailers("response_trailers"))
-        return replies.with_metadata(answers, metadata)
+        held_back = rest if self._response_mode == DUPLEX else b""
+        answers = replies.pieces("response_body", held_back, end=False, even_empty=False)
+        return replies.with_metadata([*answers, replies.trailers("response_trailers")], metadata)
 
     def sent(self) -> None:
         """The answers are with Envoy: a request on its way holds nothing any more."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(slots=True)
-class Load:
+class Load(Struct):
     """What one endpoint has in flight."""
 
     requests: int = 0
@@ -47,10 +47,10 @@ class Ledger:
     """Requests and prompt tokens in flight per endpoint key. Law: charged = refunded + in flight.
 
     Counts survive an endpoint's removal until its requests end, so one that comes back starts with the truth.
-    `changed(key)` is called after each change.
+    `changed(key, requests, tokens)` is called after each change, with what is in flight there.
     """
 
-    def __init__(self, changed: Callable[[str], None]) -> None:
+    def __init__(self, changed: Callable[[str, int, float], None]) -> None:
         self._loads: dict[str, Load] = {}
         self._changed = changed
 
@@ -77,4 +77,6 @@ class Ledger:
         load.tokens += tokens
         if load.requests == 0:
             del self._loads[key]
-        self._changed(key)
+            # What rounding may have left of the tokens ends here.
+            load.tokens = 0.0
+        self._changed(key, load.requests, load.tokens)

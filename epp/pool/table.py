@@ -140,14 +140,16 @@ class Pool:
             rows=self._row,
         )
 
-    def _inflight_changed(self, key: str) -> None:
+    def _inflight_changed(self, key: str, requests: int, tokens: float) -> None:
         row = self._row.get(key)
         if row is None:
             return
         read, shown = self._read, self._shown
-        load = self.ledger.load(key)
-        read.inflight[row] = shown["inflight"][row] = load.requests
-        read.inflight_tokens[row] = shown["inflight_tokens"][row] = load.tokens
+        read.inflight_tokens[row] = shown["inflight_tokens"][row] = tokens
+        if read.inflight.item(row) == requests:
+            # The load columns rest on requests alone.
+            return
+        read.inflight[row] = shown["inflight"][row] = requests
         if not self._all_known:
             self._stale = True
         elif not self._stale:
@@ -237,10 +239,10 @@ class _Readings:
 
     def net(self, row: int) -> tuple[float, float, float]:
         """Waiting, running and KV usage of one row as they should be now."""
-        net = float(self.inflight[row] - self.inflight_then[row])
-        read = float(self.running[row])
-        waiting, running = net_load(float(self.waiting[row]), read, net, float(self.most_running[row]))
-        return waiting, running, net_kv(float(self.kv_usage[row]), running - read, float(self.kv_each[row]))
+        net = self.inflight.item(row) - self.inflight_then.item(row)
+        read = self.running.item(row)
+        waiting, running = net_load(self.waiting.item(row), read, net, self.most_running.item(row))
+        return waiting, running, net_kv(self.kv_usage.item(row), running - read, self.kv_each.item(row))
 
     def net_all(self) -> tuple[Column, Column, Column]:
         """The same of every row."""

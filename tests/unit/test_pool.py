@@ -172,7 +172,7 @@ def test_columns_cannot_be_written() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 1e6), st.floats(0, 1e6)), max_size=20), st.data())
 def test_charged_is_refunded_plus_in_flight(charges: list[tuple[str, float, float]], data: st.DataObject) -> None:
-    ledger = Ledger(lambda key: None)
+    ledger = Ledger(lambda *_: None)
     live = []
     for key, first, end in charges:
         live.append((key, ledger.charge(key, until_first=first, until_end=end)))
