@@ -15,9 +15,10 @@ import uvloop
 from epp import __version__
 from epp.cluster import Cluster, Told, connect
 from epp.config import Built, Live
+from epp.extproc.http2_server import Http2Server
 from epp.extproc.readiness import Readiness, Standing
 from epp.extproc.server import GrpcServer
-from epp.extproc.tls import CertificateError, Certificates, server_context
+from epp.extproc.tls import CertificateError, Certificates, Terms, server_context
 from epp.feeds import FeedError
 from epp.feeds.file import FileDiscovery, FileFeed
 from epp.kube import CredentialsError
@@ -38,6 +39,7 @@ QUIET_S = 2.0
 """The drain ends early when no stream was open for so long: gateways have noticed by then."""
 GRACE_S = 5.0
 """Streams still open after the drain get this long to end."""
+Server = GrpcServer | Http2Server
 Work = dict[str, Coroutine[Any, Any, None]]
 """What runs until the end, by name."""
 
@@ -143,7 +145,7 @@ class App:
             "reload": self._reloader.run(),
         }
 
-    async def _run(self, work: Work, server: GrpcServer) -> None:
+    async def _run(self, work: Work, server: Server) -> None:
         parts = asyncio.create_task(_together(work), name="parts")
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
         await asyncio.wait({parts, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -181,14 +183,20 @@ class App:
 
     # ---- listeners
 
-    def _made_server(self) -> GrpcServer:
-        return GrpcServer(
-            self._picker.dialogue,
-            self._picker.streams,
+    def _made_server(self) -> Server:
+        options, picker = self._options, self._picker
+        elected = self._cluster is not None and self._cluster.election is not None
+        limits = {"max_recv_bytes": options.max_recv_bytes, "max_send_bytes": options.max_send_bytes}
+        if options.transport == "grpcio":
+            return GrpcServer(picker.dialogue, picker.streams, self._readiness, elected=elected, **limits)
+        return Http2Server(
+            picker.dialogue,
+            picker.streams,
             self._readiness,
-            elected=self._cluster is not None and self._cluster.election is not None,
-            max_recv_bytes=self._options.max_recv_bytes,
-            max_send_bytes=self._options.max_send_bytes,
+            elected=elected,
+            max_waiting_bytes=options.max_held_bytes,
+            terms=Terms(minimum=options.tls_min_version, ciphers=options.openssl_ciphers, alpn=("h2",)),
+            **limits,
         )
 
     def _made_admin(self) -> Admin:
@@ -212,7 +220,7 @@ class App:
     def _plugins(self) -> Iterable[Plugin]:
         return self._picker.built.setup.plugins.values()
 
-    async def _start(self, server: GrpcServer, admin: Admin) -> None:
+    async def _start(self, server: Server, admin: Admin) -> None:
         options = self._options
         # The files are followed even without --enable-cert-reload: a rotated certificate must not end the service.
         shown = None
@@ -222,7 +230,7 @@ class App:
         tls = None
         if options.metrics_cert_dir:
             pair = Certificates(options.metrics_cert_dir, reload=True)
-            tls = server_context(pair, client_ca_file=options.metrics_client_ca_file)
+            tls = server_context(pair, Terms(client_ca_file=options.metrics_client_ca_file))
         try:
             metrics_port = await admin.start(options.metrics_port, tls=tls)
         except OSError as error:
@@ -240,7 +248,7 @@ class App:
         self._draining = True
         self._stop.set()
 
-    async def _drain(self, server: GrpcServer) -> None:
+    async def _drain(self, server: Server) -> None:
         """Readiness is gone already: serve on until streams have ended or the drain time is over."""
         limit_s = self._options.drain_timeout
         streams = self._picker.streams

@@ -80,7 +80,7 @@ class Options:
     scrape_budget: of.Cores = 0.1
     """Cores that reading engine metrics may take; beyond it readings get rarer."""
     transport: of.Transport = "grpcio"
-    """Which server speaks HTTP/2 to the gateway."""
+    """Which server speaks HTTP/2 to the gateway: gRPC's own library, or the picker's lean one."""
 
     secure_serving: Annotated[of.Switch, of.Section("ext_proc listener")] = True
     """TLS, as every known gateway dials it unless told otherwise."""
@@ -190,10 +190,13 @@ class Options:
 
     def unsupported_by(self, transport: str) -> list[str]:
         """Remarks on given flags that `transport` can't honour."""
-        if transport != "grpcio" or self.tls_min_version in {"", "VersionTLS12"}:
+        honoured = {"", "VersionTLS12"} if transport == "grpcio" else {"", "VersionTLS12", "VersionTLS13"}
+        if self.tls_min_version in honoured:
             return []
         offers = "it always offers TLS 1.2 and 1.3, nothing older and not 1.3 alone"
-        return [f"--tls-min-version={self.tls_min_version} has no effect on the transport grpcio: {offers}"]
+        if transport != "grpcio":
+            offers = "HTTP/2 allows nothing older than TLS 1.2"
+        return [f"--tls-min-version={self.tls_min_version} has no effect on the transport {transport}: {offers}"]
 
     def validate(self, *, file_mode: bool) -> None:
         """Is it told which endpoints to serve? `file_mode`: a file tells. Raises OptionsError."""

@@ -153,19 +153,31 @@ def grpc_credentials(certificates: Certificates) -> grpc.ServerCredentials:
     return grpc.dynamic_ssl_server_credentials(first, fetch)  # type: ignore[arg-type]
 
 
-def server_context(certificates: Certificates, *, client_ca_file: str = "") -> ssl.SSLContext:
-    """A context that shows the pair in force at each handshake; with a CA, clients must show a certificate of its.
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What else a context agrees to. TLS is 1.2 at least whatever `minimum` says: HTTP/2 allows nothing older."""
 
-    Raises CertificateError if `client_ca_file` can't be read.
-    """
+    client_ca_file: str = ""
+    """Clients must show a certificate that this CA signed."""
+    minimum: str = ""
+    """Go's name of the lowest version."""
+    ciphers: str = ""
+    """OpenSSL's names of the suites up to TLS 1.2, joined by colons; "" = its choice."""
+    alpn: tuple[str, ...] = ()
+    """Protocols to agree on."""
+
+
+def server_context(certificates: Certificates, terms: Terms | None = None) -> ssl.SSLContext:
+    """A context that shows the pair in force at each handshake. Raises CertificateError for terms that can't be met."""
+    agreed = terms or Terms()
     shown = certificates.current()
-    context = _context(shown, client_ca_file)
+    context = _context(shown, agreed)
 
     def choose(connection: ssl.SSLObject, _name: str | None, _first: ssl.SSLContext) -> None:
         nonlocal shown, context
         pair = certificates.current()
         if pair is not shown:
-            shown, context = pair, _context(pair, client_ca_file)
+            shown, context = pair, _context(pair, agreed)
         connection.context = context
 
     first = context
@@ -174,15 +186,23 @@ def server_context(certificates: Certificates, *, client_ca_file: str = "") -> s
     return first
 
 
-def _context(pair: Pair, client_ca_file: str) -> ssl.SSLContext:
+def _context(pair: Pair, terms: Terms) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    lowest = ssl.TLSVersion.TLSv1_3 if terms.minimum == "VersionTLS13" else ssl.TLSVersion.TLSv1_2
+    context.minimum_version = lowest
     _load(context, pair)
-    if client_ca_file:
+    if terms.ciphers:
         try:
-            context.load_verify_locations(cafile=client_ca_file)
+            context.set_ciphers(terms.ciphers)
+        except ssl.SSLError:
+            raise CertificateError(f"OpenSSL has none of the cipher suites {terms.ciphers}") from None
+    if terms.alpn:
+        context.set_alpn_protocols(list(terms.alpn))
+    if terms.client_ca_file:
+        try:
+            context.load_verify_locations(cafile=terms.client_ca_file)
         except (OSError, ssl.SSLError) as error:
-            raise CertificateError(f"{client_ca_file} must hold the clients' CA in PEM: {error}") from None
+            raise CertificateError(f"{terms.client_ca_file} must hold the clients' CA in PEM: {error}") from None
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 

@@ -167,7 +167,7 @@ def test_lists_add_up_without_doubles() -> None:
             "--grpc-port: 'x' is not a whole number from 0 to 65535; example: --grpc-port=9002",
         ),
         (["--tracing="], "--tracing: '' is not true, false, t, f, 1 or 0; example: --tracing=true"),
-        (["--transport=h2"], "--transport: 'h2' is not one of grpcio; example: --transport=grpcio"),
+        (["--transport=h3"], "--transport: 'h3' is not one of grpcio, h2; example: --transport=grpcio"),
         (
             ["--endpoint-target-ports=80,x"],
             "--endpoint-target-ports: 'x' is not a whole number from 0 to 65535; "
@@ -292,6 +292,11 @@ def test_a_refresh_below_the_shortest_is_raised_with_a_warning() -> None:
 )
 def test_grpcio_says_which_tls_versions_it_cannot_honour(argv: list[str], remarks: int) -> None:
     assert len(read(*argv).unsupported_by("grpcio")) == remarks
+
+
+@pytest.mark.parametrize(("version", "remarks"), [("TLS10", 1), ("TLS11", 1), ("TLS12", 0), ("TLS13", 0)])
+def test_h2_can_honour_all_that_http2_allows(version: str, remarks: int) -> None:
+    assert len(read(f"--tls-min-version=Version{version}").unsupported_by("h2")) == remarks
 
 
 def test_cipher_suites_reach_grpc_by_their_openssl_names() -> None:

@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from epp.extproc.tls import CertificateError, Certificates, Pair, grpc_credentials, self_signed, server_context
+from epp.extproc.tls import CertificateError, Certificates, Pair, Terms, grpc_credentials, self_signed, server_context
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 A, B = self_signed(NOW), self_signed(NOW)
@@ -173,14 +173,14 @@ def test_a_context_shows_the_pair_in_force(tmp_path: Path, name: str | None) -> 
 
 def test_with_a_client_ca_strangers_are_turned_away(tmp_path: Path) -> None:
     (tmp_path / "ca.crt").write_bytes(B.chain)
-    context = server_context(Certificates(), client_ca_file=str(tmp_path / "ca.crt"))
+    context = server_context(Certificates(), Terms(client_ca_file=str(tmp_path / "ca.crt")))
     with pytest.raises(ssl.SSLError):
         handshake(context, client_context())
 
 
 def test_with_a_client_ca_those_it_signed_are_let_in(tmp_path: Path) -> None:
     write(tmp_path, B)
-    context = server_context(Certificates(), client_ca_file=str(tmp_path / "tls.crt"))
+    context = server_context(Certificates(), Terms(client_ca_file=str(tmp_path / "tls.crt")))
     client = client_context()
     client.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
     assert handshake(context, client).version() == "TLSv1.3"
@@ -188,4 +188,4 @@ def test_with_a_client_ca_those_it_signed_are_let_in(tmp_path: Path) -> None:
 
 def test_a_client_ca_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CertificateError, match="must hold the clients' CA in PEM"):
-        server_context(Certificates(), client_ca_file=str(tmp_path / "none"))
+        server_context(Certificates(), Terms(client_ca_file=str(tmp_path / "none")))

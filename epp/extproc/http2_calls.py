@@ -1,0 +1,147 @@
+"""The gRPC calls that are served: ext_proc's one method, and health."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
+
+from epp.extproc.dialogue import Dialogue
+from epp.extproc.health import PREFIX, HealthService
+from epp.extproc.http2_wire import Status
+from epp.extproc.servicer import METHOD, StreamWatch
+from epp.extproc.stream import ProtocolError
+
+log = logging.getLogger("epp.extproc")
+Replies = list[bytes]
+
+
+class Failed(Exception):
+    """The call ends with this status."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class Call(Protocol):
+    """One call, fed by a stream: messages in, messages out."""
+
+    def receive(self, wire: bytes) -> Replies | Awaitable[Replies]:
+        """What to send now. Raises Failed or what the call's own code raises."""
+
+    def ended(self) -> Replies:
+        """The client has said all; the call is over once the result is sent. Raises Failed."""
+
+    def sent(self) -> None:
+        """What was returned has gone out."""
+
+    @property
+    def over(self) -> bool:
+        """True once nothing more will be said."""
+
+    def close(self, status: Status) -> None:
+        """The stream is gone. Called once."""
+
+
+class Process:
+    """ExternalProcessor.Process: a dialogue, its length and its end told to the watch."""
+
+    __slots__ = ("_began", "_clock", "_dialogue", "_watch", "receive", "sent")
+
+    def __init__(self, dialogue: Dialogue, watch: StreamWatch, clock: Callable[[], float]) -> None:
+        self._dialogue = dialogue
+        self._watch = watch
+        self._clock = clock
+        self._began = clock()
+        # The dialogue's own methods: a piece of a response passes through no other.
+        self.receive = dialogue.receive
+        self.sent = dialogue.sent
+        watch.stream_opened()
+
+    def ended(self) -> Replies:
+        return []
+
+    @property
+    def over(self) -> bool:
+        return self._dialogue.over
+
+    def close(self, status: Status) -> None:
+        self._watch.stream_closed(self._clock() - self._began, status.in_go)
+        ended_well = status in {Status.OK, Status.CANCELLED, Status.DEADLINE_EXCEEDED, Status.UNAVAILABLE}
+        self._dialogue.close("client-disconnect" if ended_well else "error")
+
+
+class Unary:
+    """A call with one message each way."""
+
+    __slots__ = ("_answer", "_asked")
+
+    over = False
+
+    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
+        self._answer = answer
+        self._asked: bytes | None = None
+
+    def receive(self, wire: bytes) -> Replies:
+        if self._asked is not None:
+            raise Failed(Status.INTERNAL, "this method takes one message")
+        self._asked = wire
+        return []
+
+    def ended(self) -> Replies:
+        if self._asked is None:
+            raise Failed(Status.INTERNAL, "this method takes one message, and none came")
+        try:
+            return [self._answer(self._asked)]
+        except DecodeError as error:
+            raise Failed(Status.INTERNAL, f"the message can't be read: {error}") from None
+
+    def sent(self) -> None:
+        pass
+
+    def close(self, status: Status) -> None:
+        pass
+
+
+Calls = Mapping[str, Callable[[], Call]]
+"""Method's path → makes one call of it."""
+
+
+def process(open_dialogue: Callable[[], Dialogue], watch: StreamWatch, clock: Callable[[], float]) -> Calls:
+    return {METHOD: lambda: Process(open_dialogue(), watch, clock)}
+
+
+def health(service: HealthService) -> Calls:
+    """Watch is not offered: it answers UNIMPLEMENTED, as upstream's does."""
+
+    def check(wire: bytes) -> bytes:
+        asked = health_pb2.HealthCheckRequest.FromString(wire)
+        return _serialized(health_pb2.HealthCheckResponse(status=service.status(asked.service)))
+
+    def listed(wire: bytes) -> bytes:
+        health_pb2.HealthListRequest.FromString(wire)
+        told = {name: health_pb2.HealthCheckResponse(status=service.status(name)) for name in service.listed}
+        return _serialized(health_pb2.HealthListResponse(statuses=told))
+
+    return {f"{PREFIX}Check": lambda: Unary(check), f"{PREFIX}List": lambda: Unary(listed)}
+
+
+def _serialized(message: health_pb2.HealthCheckResponse | health_pb2.HealthListResponse) -> bytes:
+    wire: bytes = message.SerializeToString()
+    return wire
+
+
+def failure(error: BaseException) -> Failed:
+    """How a call ends whose code raised `error`; said in the log unless it is an answer."""
+    if isinstance(error, Failed):
+        return error
+    if isinstance(error, ProtocolError):
+        log.warning("stream closed: %s", error)
+        return Failed(Status.INVALID_ARGUMENT, str(error))
+    log.error("stream closed: internal error", exc_info=error)
+    return Failed(Status.INTERNAL, f"internal error: {error!r}")

@@ -1,0 +1,128 @@
+"""Listeners on our own HTTP/2: ext_proc with health, and the plaintext health port."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Callable
+
+from epp.extproc import http2_calls as calls
+from epp.extproc import http2_upkeep as upkeep
+from epp.extproc.dialogue import Dialogue
+from epp.extproc.health import HealthService
+from epp.extproc.http2_connection import Connection
+from epp.extproc.http2_limits import Budget, Limits
+from epp.extproc.http2_protocol import Live, Peer
+from epp.extproc.readiness import Readiness
+from epp.extproc.servicer import StreamWatch
+from epp.extproc.tls import Certificates, Terms, server_context
+
+HEALTH_BYTES = 1 << 16
+"""Largest message of a health check."""
+GOAWAY_S = 1.0
+"""A client that has not answered the first GOAWAY by then gets the second."""
+BACKLOG = 1_024
+
+
+class Http2Server:
+    """The ext_proc listener and, beside it, the health listener. `start` returns the ports in use.
+
+    `elected`: replicas elect one of them, which changes what probes are told. `max_waiting_bytes`: of messages that
+    have not come whole, or wait for their turn, on all connections together.
+    """
+
+    def __init__(
+        self,
+        open_dialogue: Callable[[], Dialogue],
+        watch: StreamWatch,
+        readiness: Readiness,
+        *,
+        elected: bool = False,
+        max_recv_bytes: int,
+        max_send_bytes: int,
+        max_waiting_bytes: int,
+        terms: Terms | None = None,
+    ) -> None:
+        health = calls.health(HealthService(readiness.ready, reachable=readiness.reachable, elected=elected))
+        process = calls.process(open_dialogue, watch, time.monotonic)
+        waiting = Budget(max(max_waiting_bytes, max_recv_bytes))
+        self._serving = Listener({**process, **health}, Limits(max_recv_bytes, max_send_bytes), waiting)
+        self._health = Listener(health, Limits(HEALTH_BYTES, HEALTH_BYTES), Budget(1 << 20))
+        self._terms = terms or Terms(alpn=("h2",))
+
+    async def start(self, port: int, health_port: int, certificates: Certificates | None) -> tuple[int, int]:
+        """Listen on all addresses; `certificates` None = plaintext. Raises OSError naming the port."""
+        tls = None if certificates is None else server_context(certificates, self._terms)
+        bound = await self._serving.start(port, "--grpc-port", tls)
+        return bound, await self._health.start(health_port, "--grpc-health-port", None)
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new streams, give open ones `grace_s`, then cut them. The health port goes last."""
+        await self._serving.stop(grace_s)
+        await self._health.stop(0)
+
+
+class Listener:
+    """One port and the clients connected to it."""
+
+    def __init__(self, offered: calls.Calls, limits: Limits, waiting: Budget) -> None:
+        self._offered, self._limits, self._waiting = offered, limits, waiting
+        self._live: Live | None = None
+        self._server: asyncio.Server | None = None
+        self._ticking: asyncio.TimerHandle | None = None
+
+    async def start(self, port: int, flag: str, tls: ssl.SSLContext | None) -> int:
+        loop = asyncio.get_running_loop()
+        live = self._live = Live()
+        try:
+            listening = _listen(port)
+        except OSError as error:
+            raise OSError(f"can't listen on port {port} ({flag}): {error.strerror or error}") from None
+        # A client that does not finish its handshake is cut off as one that does not say the preface.
+        self._server = await loop.create_server(
+            lambda: Peer(self._offered, self._limits, self._waiting, live),
+            sock=listening,
+            ssl=tls,
+            ssl_handshake_timeout=upkeep.GREETING_S if tls else None,
+            ssl_shutdown_timeout=GOAWAY_S if tls else None,
+        )
+        self._tick()
+        bound: int = listening.getsockname()[1]
+        return bound
+
+    def _tick(self) -> None:
+        for peer in tuple(self._live.peers) if self._live else ():
+            peer.tick()
+        self._ticking = asyncio.get_running_loop().call_later(upkeep.TICK_S, self._tick)
+
+    async def stop(self, grace_s: float) -> None:
+        if self._server is None or self._live is None:
+            return
+        self._server.close()
+        if self._ticking is not None:
+            self._ticking.cancel()
+        until = time.monotonic() + grace_s
+        self._each(self._live, upkeep.drain)
+        await self._live.empty(min(grace_s, GOAWAY_S))
+        self._each(self._live, upkeep.drained)
+        await self._live.empty(max(until - time.monotonic(), 0))
+        self._each(self._live, upkeep.cut)
+        if not await self._live.empty(GOAWAY_S):
+            for peer in tuple(self._live.peers):
+                peer.abort()
+            await self._live.empty(GOAWAY_S)
+
+    @staticmethod
+    def _each(live: Live, act: Callable[[Connection], None]) -> None:
+        for peer in tuple(live.peers):
+            act(peer.connection)
+            peer.flush()
+
+
+def _listen(port: int) -> socket.socket:
+    """On all addresses of IPv6 and IPv4, or of IPv4 alone where there is no other."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+    return socket.create_server(("", port), backlog=BACKLOG)

@@ -1,0 +1,300 @@
+"""One stream of HTTP/2 that carries one gRPC call: messages put together, replies cut to what the client can take.
+
+Messages are given to the call one after another. While a reply is being decided, or has not gone out because the
+client's window is shut, later messages wait, and the client gets no more window: that is the back-pressure. What waits
+is counted in a `Budget` that all connections share.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from epp.extproc.http2_calls import Call, Failed, Replies, failure
+from epp.extproc.http2_limits import Cancel
+from epp.extproc.http2_wire import DATA_MESSAGE, FRAME, MESSAGE, Error, Status, StreamBroken
+
+if TYPE_CHECKING:
+    from epp.extproc.http2_streams import Streams
+
+SMALL_BYTES = 1_024
+"""Pieces of a message below this are copied together: one object each would cost more than their bytes."""
+KEPT_BYTES = 64
+"""What a message costs that waits, beside its bytes."""
+
+
+class Stream:
+    """One call's stream. `window`: bytes of DATA that the client takes on it, negative after it shrank its windows.
+
+    `declared`: the content-length that was announced, or -1.
+    """
+
+    __slots__ = (
+        "_cancel", "_closed_with", "_held", "_inbox", "_last", "_missing", "_parts", "_pending", "_prefix", "answered",
+        "building", "call", "declared", "gone", "granted", "half_closed", "id", "link", "padding", "received",
+        "touched_at", "window",
+    )  # fmt: skip
+
+    def __init__(self, number: int, link: Streams, call: Call, window: int, declared: int = -1) -> None:
+        self.id = number
+        self.link = link
+        self.call = call
+        self.window = window
+        self.declared = declared
+        self.received = self.padding = self.granted = 0
+        """Bytes of DATA, padding included; of padding; how many the client may send anew."""
+        self.half_closed = self.gone = False
+        self.answered = False
+        """The response's headers have gone out."""
+        self.touched_at = link.now
+        """When an unfinished message last grew, or what waits to be sent last shrank."""
+        self.building = False
+        """A message, or its prefix, is here in part."""
+        self._prefix = b""
+        self._parts: list[bytes | bytearray] | None = None
+        self._missing = 0
+        self._held = 0
+        self._inbox: deque[bytes] | None = None
+        self._pending: deque[memoryview] | None = None
+        self._last = False
+        """Once what waits is sent, the trailers follow."""
+        self._cancel: Cancel | None = None
+        self._closed_with = Status.OK
+
+    @property
+    def stalled(self) -> bool:
+        """It waits for the client: to finish a message, or to take what is ready."""
+        return self.building or bool(self._pending)
+
+    @property
+    def backed_up(self) -> bool:
+        """Messages wait here: no more should come."""
+        return bool(self._inbox)
+
+    @property
+    def waiting(self) -> bool:
+        return self._cancel is not None or bool(self._pending) or bool(self._inbox)
+
+    # ---- in
+
+    def whole(self, payload: bytes) -> bool:
+        """Exactly one message, as nearly every frame is."""
+        compressed, length = MESSAGE.unpack_from(payload)
+        return not compressed and length == len(payload) - MESSAGE.size and length <= self.link.limits.recv_bytes
+
+    def arrived(self, payload: bytes) -> None:
+        """DATA that is not exactly one message. Raises Failed."""
+        self.touched_at = self.link.now
+        while payload and not self.gone:
+            payload = self._start(payload) if self._parts is None else self._more(self._parts, payload)
+        self.building = bool(self._prefix) or self._parts is not None
+
+    def _start(self, payload: bytes) -> bytes:
+        if self._prefix:
+            payload, self._prefix = self._prefix + payload, b""
+        if len(payload) < MESSAGE.size:
+            self._prefix = payload
+            return b""
+        compressed, length = MESSAGE.unpack_from(payload)
+        self._check(compressed, length)
+        end = MESSAGE.size + length
+        if len(payload) >= end:
+            self.message(payload[MESSAGE.size : end])
+            return payload[end:]
+        self._parts, self._missing = [], length
+        return payload[MESSAGE.size :]
+
+    def _check(self, compressed: int, length: int) -> None:
+        if compressed:
+            raise Failed(Status.UNIMPLEMENTED, "compressed messages are not taken; use grpc-encoding identity")
+        if length > self.link.limits.recv_bytes:
+            limit = f"{self.link.limits.recv_bytes} bytes (--grpc-max-recv-msg-size)"
+            raise Failed(Status.RESOURCE_EXHAUSTED, f"a message of {length} bytes is over {limit}")
+
+    def _more(self, parts: list[bytes | bytearray], payload: bytes) -> bytes:
+        """One more piece of the message that is being put together; what is left of `payload`."""
+        piece, rest = payload[: self._missing], payload[self._missing :]
+        self._hold(len(piece))
+        self._missing -= len(piece)
+        if len(piece) >= SMALL_BYTES:
+            parts.append(piece)
+        elif parts and isinstance(parts[-1], bytearray):
+            parts[-1] += piece
+        else:
+            parts.append(bytearray(piece))
+        if not self._missing:
+            self._parts = None
+            self._give(sum(map(len, parts)))
+            self.message(b"".join(parts))
+        return rest
+
+    def message(self, wire: bytes) -> None:
+        """A whole message: answered now, or kept until its turn. Raises Failed."""
+        if self._cancel is None and not self._pending and not self._inbox:
+            self._consume(wire)
+            return
+        self._hold(len(wire) + KEPT_BYTES)
+        if self._inbox is None:
+            self._inbox = deque()
+        self._inbox.append(wire)
+
+    def ended(self) -> None:
+        """The client has said all. Raises Failed or StreamBroken."""
+        self.half_closed = True
+        came = self.received - self.padding
+        if self.declared not in {-1, came}:
+            raise StreamBroken(Error.PROTOCOL_ERROR, f"content-length is {self.declared}, but {came} came")
+        if self.building:
+            raise Failed(Status.INTERNAL, "the stream ended within a message")
+        if not self.waiting:
+            self._finish()
+
+    def _hold(self, size: int) -> None:
+        self.link.budget.take(size)
+        self._held += size
+
+    def _give(self, size: int) -> None:
+        self._held -= size
+        self.link.budget.held -= size
+
+    # ---- the call
+
+    def _consume(self, wire: bytes) -> None:
+        try:
+            replies = self.call.receive(wire)
+        except Exception as error:  # noqa: BLE001 - `failure` tells the client and the log
+            raise failure(error) from None
+        if isinstance(replies, list):
+            self._say(replies)
+        else:
+            self._cancel = self.link.spawn(replies, self._decided)
+
+    def _say(self, replies: Replies) -> None:
+        if replies:
+            self._send(replies)
+            if self._pending:
+                return
+        self._sent()
+
+    def _sent(self) -> None:
+        self.call.sent()
+        if self.call.over:
+            self.link.end_response(self, Status.OK, "")
+
+    def _decided(self, outcome: Replies | BaseException) -> None:
+        self._cancel = None
+        if self.gone:
+            self.call.close(self._closed_with)
+            return
+        try:
+            if isinstance(outcome, BaseException):
+                raise failure(outcome)
+            self._say(outcome)
+            self._go_on()
+        except Failed as failed:
+            self.fail(failed)
+
+    def _go_on(self) -> None:
+        """Messages that had to wait, as far as they need not wait any more; then the end, if it has come."""
+        while self._inbox and not self.gone and self._cancel is None and not self._pending:
+            wire = self._inbox.popleft()
+            self._give(len(wire) + KEPT_BYTES)
+            self._consume(wire)
+        if self.gone or self.waiting:
+            return
+        if self.half_closed:
+            self._finish()
+        else:
+            self.link.grant(self)
+
+    def _finish(self) -> None:
+        self._last = True
+        replies = self.call.ended()
+        if replies:
+            self._send(replies)
+        if not self._pending:
+            self.link.end_response(self, Status.OK, "")
+
+    def fail(self, failed: Failed) -> None:
+        """End with a status; where a message may have gone out in part, only a reset is left."""
+        if self._pending and not self.gone:
+            self.link.reset(self, Error.CANCEL, failed.status)
+        elif not self.gone:
+            self.link.end_response(self, failed.status, failed.message)
+
+    def close(self, status: Status) -> None:
+        """Give everything back, however the stream ended. A decision that is under way is cancelled first."""
+        self.gone = True
+        self._give(self._held)
+        self._inbox = self._pending = self._parts = None
+        if self._cancel is None:
+            self.call.close(status)
+        else:
+            self._closed_with = status
+            self._cancel()
+
+    # ---- out
+
+    def _send(self, replies: Replies) -> None:
+        """Each at once where it fits into one frame and the windows, else as far as they allow. Raises Failed."""
+        link = self.link
+        if not self.answered:
+            self.answered = True
+            link.open_response(self.id)
+        for reply in replies:
+            length = len(reply)
+            size = length + 5
+            if size <= self.window and size <= link.room and size <= link.at_once and not self._pending:
+                self.window -= size
+                link.room -= size
+                link.out.append(DATA_MESSAGE.pack(size << 8, 0, self.id, 0, length))
+                link.out.append(reply)
+            else:
+                self._wait(reply)
+        if self._pending:
+            self._pump(self._pending)
+
+    def _wait(self, reply: bytes) -> None:
+        if len(reply) > self.link.limits.send_bytes:
+            limit = f"{self.link.limits.send_bytes} bytes (--grpc-max-send-msg-size)"
+            raise Failed(Status.RESOURCE_EXHAUSTED, f"an answer of {len(reply)} bytes is over {limit}")
+        if self._pending is None:
+            self._pending = deque()
+        self._pending.append(memoryview(MESSAGE.pack(0, len(reply)) + reply))
+        self.touched_at = self.link.now
+
+    def _pump(self, pending: deque[memoryview]) -> None:
+        link = self.link
+        while pending:
+            waiting = pending[0]
+            size = min(len(waiting), link.frame_bytes, self.window, link.room)
+            if size <= 0:
+                if self.window > 0:
+                    link.blocked[self.id] = self
+                return
+            self.window -= size
+            link.room -= size
+            link.out.append(FRAME.pack(size << 8, 0, self.id))
+            link.out.append(waiting[:size])
+            self.touched_at = link.now
+            if size == len(waiting):
+                pending.popleft()
+            else:
+                pending[0] = waiting[size:]
+
+    def unblocked(self) -> None:
+        """Windows have grown: send what waits; once all is out, go on with the call."""
+        if self.gone or not self._pending:
+            return
+        self._pump(self._pending)
+        if self._pending:
+            return
+        try:
+            if self._last:
+                self.link.end_response(self, Status.OK, "")
+            else:
+                self._sent()
+                if not self.gone:
+                    self._go_on()
+        except Failed as failed:
+            self.fail(failed)

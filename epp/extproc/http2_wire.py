@@ -1,0 +1,178 @@
+"""HTTP/2 on the wire: the numbers of RFC 9113, frames, and the few header blocks that are ever sent."""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+FRAME = struct.Struct(">LBL")
+"""A frame's nine bytes: length and type in one number (length << 8 | type), flags, stream."""
+MESSAGE = struct.Struct(">BL")
+"""A gRPC message's five: compressed or not, length."""
+DATA_MESSAGE = struct.Struct(">LBLBL")
+"""Both at once: a DATA frame that holds one whole message."""
+
+# Plain numbers, not an enum: they are compared for every frame.
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+ACK = END_STREAM = 0x1
+END_HEADERS, PADDED, PRIORITISED = 0x4, 0x8, 0x20
+
+MAX_STREAM = MAX_WINDOW = 2**31 - 1
+FRAME_BYTES = 16_384
+"""Largest frame payload we take: the protocol's default, as Envoy sends no larger ones."""
+DEFAULT_WINDOW = 65_535
+LONGEST_MESSAGE = 1_000
+"""Bytes of a grpc-message: more helps nobody and may be over the client's header limit."""
+
+
+class Error(IntEnum):
+    """Error codes of RFC 9113, section 7."""
+
+    NO_ERROR = 0
+    PROTOCOL_ERROR = 1
+    INTERNAL_ERROR = 2
+    FLOW_CONTROL_ERROR = 3
+    SETTINGS_TIMEOUT = 4
+    STREAM_CLOSED = 5
+    FRAME_SIZE_ERROR = 6
+    REFUSED_STREAM = 7
+    CANCEL = 8
+    COMPRESSION_ERROR = 9
+    ENHANCE_YOUR_CALM = 11
+
+
+class Setting(IntEnum):
+    """Settings of RFC 9113, section 6.5.2."""
+
+    HEADER_TABLE_SIZE = 1
+    ENABLE_PUSH = 2
+    MAX_CONCURRENT_STREAMS = 3
+    INITIAL_WINDOW_SIZE = 4
+    MAX_FRAME_SIZE = 5
+    MAX_HEADER_LIST_SIZE = 6
+
+
+class Status(IntEnum):
+    """gRPC's status codes, as far as we send them."""
+
+    OK = 0
+    CANCELLED = 1
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    RESOURCE_EXHAUSTED = 8
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+
+    @property
+    def in_go(self) -> str:
+        """As gRPC's Go library spells it, which is how metrics are labelled."""
+        return "OK" if self is Status.OK else _IN_GO.get(self.name) or self.name.title().replace("_", "")
+
+
+_IN_GO = {"CANCELLED": "Canceled"}
+
+
+class Broken(Exception):
+    """The connection can't go on: it is told this code and closed."""
+
+    def __init__(self, code: Error, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+class StreamBroken(Exception):
+    """One stream can't go on: it is reset with this code."""
+
+    def __init__(self, code: Error, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return FRAME.pack(len(payload) << 8 | kind, flags, stream) + payload
+
+
+def settings(values: dict[Setting, int]) -> bytes:
+    return frame(SETTINGS, 0, 0, b"".join(struct.pack(">HL", key, value) for key, value in values.items()))
+
+
+def goaway(last_stream: int, code: Error, why: str = "") -> bytes:
+    return frame(GOAWAY, 0, 0, struct.pack(">LL", last_stream, code) + why.encode()[:200])
+
+
+def reset(stream: int, code: Error) -> bytes:
+    return frame(RST_STREAM, 0, stream, struct.pack(">L", code))
+
+
+def window_update(stream: int, size: int) -> bytes:
+    return frame(WINDOW_UPDATE, 0, stream, struct.pack(">L", size))
+
+
+def unpadded(flags: int, payload: bytes) -> bytes:
+    """The payload without its padding. Raises Broken if the padding is longer than the frame."""
+    if not flags & PADDED:
+        return payload
+    if not payload or payload[0] >= len(payload):
+        raise Broken(Error.PROTOCOL_ERROR, "the padding is longer than its frame")
+    return payload[1 : len(payload) - payload[0]]
+
+
+# Blocks are written without the dynamic table, so each is the same bytes on every connection. A literal that is not
+# indexed starts with 0x00 and its name, or with 0x0f and (index - 15) of a name in the static table.
+
+
+def _text(value: bytes) -> bytes:
+    """A string of HPACK, not Huffman-coded, of up to 16,510 bytes."""
+    if len(value) < 127:
+        return bytes([len(value)]) + value
+    rest = len(value) - 127
+    return (bytes([127, rest]) if rest < 128 else bytes([127, rest & 127 | 128, rest >> 7])) + value
+
+
+def _field(name: bytes, value: bytes) -> bytes:
+    return b"\x00" + _text(name) + _text(value)
+
+
+def _http_status(status: int) -> bytes:
+    return b"\x88" if status == 200 else b"\x08" + _text(str(status).encode())
+
+
+CONTENT_TYPE = b"\x0f\x10" + _text(b"application/grpc")
+RESPONSE = _http_status(200) + CONTENT_TYPE
+"""The response's headers."""
+ACCEPTED = _field(b"grpc-accept-encoding", b"identity")
+NO_TABLE = b"\x20"
+"""Announces that the dynamic table has shrunk to nothing: a peer that allows less than the default must be told."""
+
+
+def trailers(status: Status, message: str = "") -> bytes:
+    """The block that ends a stream."""
+    block = _field(b"grpc-status", str(int(status)).encode())
+    return block + _field(b"grpc-message", percent_encoded(message)) if message else block
+
+
+def http_refusal(status: int, message: str) -> bytes:
+    """The block that answers what is no gRPC call."""
+    told = trailers(Status.INTERNAL, message)
+    return _http_status(status) + CONTENT_TYPE + told
+
+
+OK = trailers(Status.OK)
+
+
+def percent_encoded(message: str) -> bytes:
+    """As grpc-message wants it: printable ASCII as it is, the rest and % by their numbers."""
+    coded = [_CODED[byte] for byte in message.encode("utf-8", "replace")]
+    size = 0
+    for count, one in enumerate(coded):
+        size += len(one)
+        if size > LONGEST_MESSAGE:
+            return b"".join(coded[:count])
+    return b"".join(coded)
+
+
+_CODED = [
+    bytes([byte]) if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in range(256)
+]  # fmt: skip
