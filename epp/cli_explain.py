@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -204,7 +204,10 @@ class _Recorder:
         return Decisions.id_of(decision)
 
     def inflight(self, request: Request, endpoint: Endpoint, requests: int, tokens: float) -> None: ...
-    def piece(self, request: Request, gap_s: float) -> None: ...
+    def gaps(self, request: Request) -> Callable[[float], None]:
+        return lambda gap_s: None
+
+    def passed(self, wrapped: int, read: int) -> None: ...
     def ended(self, request: Request, decision: Decision, outcome: Outcome) -> None: ...
     def suspended(self, spent: Spent) -> None: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from epp import headers as names
@@ -28,9 +29,9 @@ class Exchange:
     """Belongs to one stream. `settle` closes the books exactly once, whatever ended the request."""
 
     __slots__ = (
-        "_bytes", "_ended", "_failure", "_first_at", "_forwarded", "_forwarded_at", "_last_at", "_mapper", "_reader",
-        "_router", "_settled", "_sse", "charges", "decision", "parser", "received_at", "request", "rules", "status",
-        "trace",
+        "_bytes", "_ended", "_failure", "_first_at", "_forwarded", "_forwarded_at", "_gap", "_last_at", "_mapper",
+        "_reader", "_router", "_settled", "_sse", "charges", "decision", "parser", "received_at", "request", "rules",
+        "status", "trace",
     )  # fmt: skip
 
     def __init__(self, router: Router, rules: Rules, received_at: float) -> None:
@@ -49,6 +50,7 @@ class Exchange:
         self._sse = False
         self._first_at: float | None = None
         self._last_at = 0.0
+        self._gap: Callable[[float], None] | None = None
         self._forwarded = False
         self._forwarded_at = received_at
         self._bytes = 0
@@ -162,8 +164,11 @@ class Exchange:
             self._first_at = now
             for endpoint, charge in self.charges:
                 self._router.observer.inflight(self.request, endpoint, 0, -charge.first_piece())
+        elif self._gap is not None:
+            self._gap(now - self._last_at)
         elif self._sse:
-            self._router.observer.piece(self.request, now - self._last_at)
+            self._gap = self._router.observer.gaps(self.request)
+            self._gap(now - self._last_at)
         self._last_at = now
 
     def _judge(self, headers: Headers) -> None:

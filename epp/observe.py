@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from epp.types import Decision, Endpoint, Outcome, Refused, Request, Spent
@@ -37,8 +37,11 @@ class Observer(Protocol):
     def inflight(self, request: Request, endpoint: Endpoint, requests: int, tokens: float) -> None:
         """So much more (or, below 0, less) is in flight to `endpoint`."""
 
-    def piece(self, request: Request, gap_s: float) -> None:
-        """A non-empty piece of an event stream, `gap_s` after the one before it."""
+    def gaps(self, request: Request) -> Callable[[float], None]:
+        """Hears, for each non-empty piece of an event stream but the first, the seconds since the one before it."""
+
+    def passed(self, wrapped: int, read: int) -> None:
+        """A response went by: so many pieces were sent on in their own bytes, so many were made anew."""
 
     def ended(self, request: Request, decision: Decision, outcome: Outcome) -> None:
         """A request that had an endpoint is over."""

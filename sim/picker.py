@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import random
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -150,7 +150,10 @@ class Watch:
 
     def refused(self, request: Request, refusal: Refused) -> None: ...
     def inflight(self, request: Request, endpoint: Endpoint, requests: int, tokens: float) -> None: ...
-    def piece(self, request: Request, gap_s: float) -> None: ...
+    def gaps(self, request: Request) -> Callable[[float], None]:
+        return lambda gap_s: None
+
+    def passed(self, wrapped: int, read: int) -> None: ...
     def ended(self, request: Request, decision: Decision, outcome: Outcome) -> None: ...
     def suspended(self, spent: Spent) -> None: ...
 

@@ -18,6 +18,11 @@ class Lines:
         self._held = bytearray()
         self._overlong = False
 
+    @property
+    def empty(self) -> bool:
+        """Whether what was fed so far ended with a line's end."""
+        return not self._held and not self._overlong
+
     def feed(self, piece: bytes) -> list[Cut]:
         *complete, rest = piece.split(b"\n")
         cuts = [self._line(text) for text in complete]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from epp.bodies.jsonbody import MALFORMED
-from epp.bodies.lines import Lines, event_text
+from epp.bodies.lines import MAX_LINE_BYTES, Lines, event_text
 from epp.bodies.parsed import ResponseReader
 from epp.types import Usage
 
@@ -186,9 +186,26 @@ class EventUsage:
         self._lines = Lines()
 
     def feed(self, piece: bytes) -> None:
+        if self._tells_nothing(piece):
+            if events := piece.count(b"\ndata:") + piece.startswith(b"data:"):
+                self.events += events
+                self.complete = False
+            return
         for line, whole in self._lines.feed(piece):
             if whole:
                 self._line(line)
+
+    def _tells_nothing(self, piece: bytes) -> bool:
+        """Whether these are whole lines with neither counts nor an end among them: nearly every piece. They need not be
+        cut apart, only counted."""
+        return (
+            piece.endswith(b"\n")
+            and self._dialect.mark not in piece
+            and b"[DONE]" not in piece
+            and b"message_stop" not in piece
+            and self._lines.empty
+            and len(piece) <= MAX_LINE_BYTES
+        )
 
     def end(self) -> None:
         for line, _ in self._lines.end():

@@ -37,7 +37,7 @@ class Dialogue:
         if self._exchange is None:
             self._exchange = self._router.open()
         elif self._stream.sends_on and (piece := wire.piece(message)) is not None:
-            return self._pass_on(self._exchange, piece, message)
+            return self._pass_on(self._exchange, piece)
         try:
             read = wire.read(message)
         except DecodeError as error:
@@ -65,6 +65,9 @@ class Dialogue:
     def close(self, cause: str) -> None:
         """The stream is over, however that came: give everything back. `cause` counts unless the response was done."""
         self._stream.close()
+        if self._wrapped or self._read:
+            self._router.observer.passed(self._wrapped, self._read)
+            self._wrapped = self._read = 0
         if self._exchange is not None:
             self._exchange.settle(cause)
 
@@ -79,15 +82,15 @@ class Dialogue:
             self._exchange.refuse(refusal)
         return self._stream.refused(refusal, {})
 
-    def _pass_on(self, exchange: Exchange, piece: wire.Piece, message: bytes) -> Answers:
-        mapped = exchange.piece(piece.body, piece.end)
-        metadata = exchange.settle("natural") if piece.end else {}
-        size = piece.stop - piece.start
-        if mapped is not piece.body or size > replies.CHUNK_BYTES:
+    def _pass_on(self, exchange: Exchange, piece: wire.Piece) -> Answers:
+        sent_on, body, end = piece
+        mapped = exchange.piece(body, end)
+        metadata = exchange.settle("natural") if end else {}
+        if mapped is not body or len(sent_on) > replies.CHUNK_BYTES:
             self._read += 1
-            return self._stream.piece_seen(Piece(piece.body, piece.end), mapped, metadata)
+            return self._stream.piece_seen(Piece(body, end), mapped, metadata)
         self._wrapped += 1
-        answer = replies.wrapping("response_body", size) + message[piece.start : piece.stop]
+        answer = replies.wrapping("response_body", len(sent_on)) + sent_on
         return replies.with_metadata([answer], metadata) if metadata else [answer]
 
     def _response(self, exchange: Exchange, event: Event) -> Answers:

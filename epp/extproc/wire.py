@@ -29,12 +29,16 @@ KINDS = {
     RESPONSE_BODY: "response_body",
 }
 METADATA, MODES = 0x42, 0x5A
-_MODES = {
-    (b"\x08%c" % request if request else b"") + (b"\x10%c" % response if response else b""): (request, response)
+FIRST, RAW_VALUE = 0x0A, 0x1A
+EMPTY_METADATA = b"\x42\x00"
+_MODES: dict[bytes, tuple[int, int] | None] = {
+    EMPTY_METADATA + b"\x5a%c" % len(modes) + modes: (request, response)
     for request in range(5)
     for response in range(5)
+    for modes in [(b"\x08%c" % request if request else b"") + (b"\x10%c" % response if response else b"")]
 }
-"""A ProtocolConfiguration as it is sent → body modes of request and response."""
+_MODES[EMPTY_METADATA] = None
+"""What stands after headers or a body where no metadata is forwarded → body modes of request and response."""
 RECURRING = frozenset({
     ":authority", ":method", ":path", ":scheme", ":status", "accept", "accept-encoding", "content-type", "server", "te",
     "transfer-encoding", "user-agent", "x-envoy-upstream-service-time", "x-forwarded-proto",
@@ -82,14 +86,8 @@ def span(wire: bytes, at: int) -> tuple[int, int]:
     return at, at + size
 
 
-class Piece(Record, gc=False):
-    """A piece of a response, with its own place in the message."""
-
-    start: int
-    stop: int
-    """Where the bytes of the HttpBody are."""
-    body: bytes
-    end: bool
+Piece = tuple[bytes, bytes, bool]
+"""A piece of a response: the HttpBody as it came, the body in it, whether it is the last."""
 
 
 def piece(wire: bytes) -> Piece | None:
@@ -97,13 +95,15 @@ def piece(wire: bytes) -> Piece | None:
     try:
         if wire[0] != RESPONSE_BODY:
             return None
-        start, stop = span(wire, 1)
+        # `span` spelled out for lengths of one byte: most messages there are come by here.
+        size = wire[1]
+        start, stop = (2, 2 + size) if size < 0x80 else span(wire, 1)
         if stop != len(wire) and (wire[stop] != METADATA or span(wire, stop + 1)[1] != len(wire)):
             return None
         found = _walked_body(wire, start, stop)
     except IndexError:
         return None
-    return None if found is None else Piece(start, stop, wire[found[0] : found[1]], found[2])
+    return None if found is None else (wire[start:stop], wire[found[0] : found[1]], found[2])
 
 
 def _walked(wire: bytes) -> Message | None:
@@ -116,27 +116,24 @@ def _walked(wire: bytes) -> Message | None:
         message = _walked_headers(wire, start, stop)
     else:
         return None
-    return message if message is None or stop == len(wire) else _with_rest(message, wire, stop)
-
-
-def _with_rest(message: Message, wire: bytes, at: int) -> Message | None:
-    """`message` with what stands after its kind: metadata, then the body modes."""
-    if wire[at] == METADATA:
-        start, at = span(wire, at + 1)
-        if at > start:
-            message.metadata = Late(wire[start:at])
-    if at < len(wire) and wire[at] == MODES:
-        start, at = span(wire, at + 1)
-        message.modes = _MODES.get(wire[start:at])
-        if message.modes is None:
-            return None
-    return message if at == len(wire) else None
+    if message is None or stop == len(wire):
+        return message
+    rest = wire[stop:]
+    if rest in _MODES:
+        message.modes = _MODES[rest]
+        return message
+    start, end = span(rest, 1)
+    if rest[0] != METADATA or (end < len(rest) and EMPTY_METADATA + rest[end:] not in _MODES):
+        return None
+    message.metadata = Late(rest[start:end])
+    message.modes = _MODES.get(EMPTY_METADATA + rest[end:])
+    return message if end <= len(rest) else None
 
 
 def _walked_body(wire: bytes, start: int, stop: int) -> tuple[int, int, bool] | None:
     """Beginning and end of the bytes, and whether they are the last."""
     first, after = start, start
-    if start < stop and wire[start] == 0x0A:
+    if start < stop and wire[start] == FIRST:
         first, after = span(wire, start + 1)
     if after == stop:
         return first, after, False
@@ -144,50 +141,55 @@ def _walked_body(wire: bytes, start: int, stop: int) -> tuple[int, int, bool] | 
 
 
 def _walked_headers(wire: bytes, start: int, stop: int) -> Message | None:
-    if start == stop or wire[start] != 0x0A:
+    if start == stop or wire[start] != FIRST:
         return None
     at, after = span(wire, start + 1)
-    if after != stop and wire[after:stop] != b"\x18\x01":
+    end_of_stream = after != stop
+    if end_of_stream and wire[after:stop] != b"\x18\x01":
         return None
     headers: dict[str, tuple[str, ...]] = {}
     while at < after:
-        if wire[at] != 0x0A:
-            return None
-        # `span` spelled out: a call for each header would double the walk.
-        size = wire[at + 1]
-        at, end = (at + 2, at + 2 + size) if size < 0x80 else span(wire, at + 1)
-        entry = wire[at:end]
-        pair = _remembered.get(entry) or _pair(entry)
+        # Right for entries below 128 bytes; a longer one is not among those remembered.
+        end = at + 2 + wire[at + 1]
+        pair = _remembered.get(wire[at:end])
         if pair is None:
-            return None
+            start, end = (at + 2, end) if wire[at + 1] < 0x80 else span(wire, at + 1)
+            pair = _pair(wire[at], wire[start:end])
+            if pair is None:
+                return None
+            if pair[0] in RECURRING:
+                _remember(wire[at:end], pair)
         name, value = pair
         headers[name] = (*headers[name], *value) if name in headers else value
         at = end
-    return Message(KINDS[wire[0]], headers, b"", after != stop) if at == after else None
+    return Message(KINDS[wire[0]], headers, b"", end_of_stream) if at == after else None
 
 
 _remembered: dict[bytes, tuple[str, tuple[str, ...]]] = {}
 _names: dict[bytes, str] = {}
 
 
-def _pair(entry: bytes) -> tuple[str, tuple[str, ...]] | None:
+def _pair(tag: int, entry: bytes) -> tuple[str, tuple[str, ...]] | None:
     """Name and value of one header as Envoy writes it: `key`, then `raw_value`."""
-    at = 2 + entry[1]
-    if entry[0] != 0x0A or at >= 0x82:
+    split = 2 + entry[1]
+    if tag != FIRST or entry[0] != FIRST or split >= 0x82:
         return None
-    name = _names.get(entry[2:at]) or _name(entry[2:at])
-    if len(entry) == at:
+    name = _names.get(entry[2:split]) or _name(entry[2:split])
+    if split == len(entry):
         return name, ("",)
-    size = entry[at + 1]
-    start, end = (at + 2, at + 2 + size) if size < 0x80 else span(entry, at + 1)
-    if end != len(entry) or entry[at] != 0x1A:
-        return None
-    pair = name, (entry[start:].decode("utf-8", "replace"),)
-    if name in RECURRING and end <= LONGEST_REMEMBERED:
+    start = split + 2
+    if start + entry[split + 1] != len(entry) or entry[split + 1] >= 0x80:
+        start, end = span(entry, split + 1)
+        if end != len(entry):
+            return None
+    return (name, (entry[start:].decode("utf-8", "replace"),)) if entry[split] == RAW_VALUE else None
+
+
+def _remember(entry: bytes, pair: tuple[str, tuple[str, ...]]) -> None:
+    if len(entry) <= LONGEST_REMEMBERED:
         if len(_remembered) >= MOST_REMEMBERED:
             _remembered.clear()
         _remembered[entry] = pair
-    return pair
 
 
 def _name(sent: bytes) -> str:

@@ -29,14 +29,17 @@ class Flow:
             cell = self._cells[metric] = self._families.cells(metric).at(self.labels)
         cell.value += amount
 
-    def observe(self, metric: str, value: float, more: str = "") -> None:
+    def observe(self, metric: str, value: float) -> None:
+        (self._histograms.get(metric) or self.histogram(metric)).observe(value)
+
+    def histogram(self, metric: str, more: str = "") -> Histogram:
         """`more` is the value of a fifth label, where the metric has one."""
-        name = metric + more if more else metric
-        histogram = self._histograms.get(name)
-        if histogram is None:
+        name = metric + more
+        found = self._histograms.get(name)
+        if found is None:
             labels = (*self.labels, more) if more else self.labels
-            histogram = self._histograms[name] = self._families.histograms(metric).at(labels)
-        histogram.observe(value)
+            found = self._histograms[name] = self._families.histograms(metric).at(labels)
+        return found
 
     def attempt(self, endpoint: Endpoint) -> None:
         """A request was sent to `endpoint`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -49,6 +49,8 @@ class Metrics:
         self._places: dict[tuple[str, str], Histogram] = {}
         self._flows: dict[tuple[str, str, str, int], Flow] = {}
         self._flows_by_labels: dict[Labels, Flow] = {}
+        self._latest = Request()
+        self._latest_flow = Flow(families, NOBODY)
         self._models = Cap(MOST_VALUES)
         self._fairness_ids = Cap(MOST_VALUES)
         self._errors = families.cells("request_error_total")
@@ -58,6 +60,8 @@ class Metrics:
         self._decision_s = families.histograms("scheduler_e2e_duration_seconds").at(())
         self._plugin_s = families.histograms("plugin_duration_seconds")
         self._flaws = families.cells("plugin_flaws_total")
+        self._wrapped = families.cells("response_pieces_total").at(("wrapped",))
+        self._read = families.cells("response_pieces_total").at(("read",))
 
     def configured(self, plugin_types: Mapping[str, str]) -> None:
         """Another configuration is in force."""
@@ -95,9 +99,14 @@ class Metrics:
                 self._attempts.add(("failure", flow[1], *NOBODY))
             self._plugins(decision)
 
-    def gap(self, request: Request, seconds: float) -> None:
-        """Time between two pieces of a streamed response."""
-        self._flow(request).observe("request_streaming_itl_seconds", seconds)
+    def gaps(self, request: Request) -> Callable[[float], None]:
+        """Takes the time between two pieces of a streamed response."""
+        return self._flow(request).histogram("request_streaming_itl_seconds").observe
+
+    def passed(self, wrapped: int, read: int) -> None:
+        """Pieces of one response, by the way they went."""
+        self._wrapped.value += wrapped
+        self._read.value += read
 
     def ended(self, request: Request, outcome: Outcome, *, work_s: float = 0.0) -> None:
         """A request that was `scheduled` has ended, however; `work_s` = time spent on its response's messages."""
@@ -214,10 +223,12 @@ class Metrics:
 
     def _flow(self, request: Request) -> Flow:
         """By model, target model, fairness id and priority, capped."""
+        if request is self._latest:
+            return self._latest_flow
         asked = (request.incoming_model, request.model, request.fairness_id, request.priority)
-        flow = self._flows.get(asked)
-        if flow is None:
-            flow = self._capped(*asked)
+        flow = self._flows.get(asked) or self._capped(*asked)
+        # One event often brings several calls, which follow each other.
+        self._latest, self._latest_flow = request, flow
         return flow
 
     def _capped(self, incoming: str, model: str, fairness_id: str, priority: int) -> Flow:
@@ -259,7 +270,7 @@ def _completed(flow: Flow, outcome: Outcome) -> None:
     observe("response_size_bytes", outcome.response_bytes)
     ttft = outcome.ttft_s
     if ttft is not None:
-        observe("request_ttft_seconds", ttft, "true" if outcome.streamed else "false")
+        flow.histogram("request_ttft_seconds", "true" if outcome.streamed else "false").observe(ttft)
     usage = outcome.usage
     if usage is None:
         return

@@ -190,6 +190,7 @@ OURS = (
     Spec("endpoint_cooling", "gauge", ("name", "endpoint_name"), "1 while an endpoint is left out for failing."),
     Spec("endpoint_failures_total", "counter", ("endpoint_name", "kind"), "Failures seen of an endpoint."),
     Spec("held_bytes", "gauge", (), "Request bodies held in memory."),
+    Spec("response_pieces_total", "counter", ("way",), "Pieces of responses: sent on as they came (wrapped) or read."),
     Spec("body_refused_total", "counter", ("reason",), "Request bodies refused for their size."),
     Spec("loop_lag_seconds", "histogram", (), "How late the event loop came round.", LAG_S),
     Spec("config_reload_total", "counter", ("result",), "Changed configurations taken up or refused."),

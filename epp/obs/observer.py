@@ -77,8 +77,11 @@ class Observers:
         if requests or tokens:
             self.metrics.inflight(endpoint, request, PRODUCER, requests, tokens)
 
-    def piece(self, request: Request, gap_s: float) -> None:
-        self.metrics.gap(request, gap_s)
+    def gaps(self, request: Request) -> Callable[[float], None]:
+        return self.metrics.gaps(request)
+
+    def passed(self, wrapped: int, read: int) -> None:
+        self.metrics.passed(wrapped, read)
 
     def ended(self, request: Request, decision: Decision, outcome: Outcome) -> None:
         self.metrics.ended(request, outcome)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -56,8 +56,11 @@ class Notes:
     def inflight(self, request: Request, endpoint: Endpoint, requests: int, tokens: float) -> None:
         self.inflight_requests += requests
 
-    def piece(self, request: Request, gap_s: float) -> None:
-        self.heard.append(("piece", gap_s))
+    def gaps(self, request: Request) -> Callable[[float], None]:
+        return lambda gap_s: self.heard.append(("piece", gap_s))
+
+    def passed(self, wrapped: int, read: int) -> None:
+        self.heard.append(("passed", (wrapped, read)))
 
     def ended(self, request: Request, decision: Decision, outcome: Outcome) -> None:
         self.heard.append(("ended", outcome))

@@ -184,3 +184,20 @@ def test_lines_joined_are_what_was_fed(pieces: list[bytes]) -> None:
     cuts = [one for piece in pieces for one in lines.feed(piece)] + lines.end()
     assert all(whole and text.count(b"\n") == text.endswith(b"\n") for text, whole in cuts)
     assert b"".join([text for text, _ in cuts]) == b"".join(pieces)
+
+
+LINES = st.sampled_from([
+    b'data: {"choices":[]}', b"data:", b": ping", b"", b"event: x", b"data: [DONE]", b"dat",
+    b'data: {"type":"message_stop"}', b'data: {"usage":{"prompt_tokens":3,"completion_tokens":4}}',
+])  # fmt: skip
+
+
+@given(st.lists(st.lists(LINES, max_size=3)))
+def test_events_in_whole_pieces_are_read_as_those_that_come_byte_by_byte(pieces: list[list[bytes]]) -> None:
+    whole, cut = openai.reader(SSE), openai.reader(SSE)
+    for lines in pieces:
+        sent = b"".join([line + b"\n" for line in lines])
+        whole.feed(sent)
+        for at in range(len(sent)):
+            cut.feed(sent[at : at + 1])
+        assert (whole.usage, whole.events, whole.complete) == (cut.usage, cut.events, cut.complete)

@@ -89,8 +89,8 @@ def test_a_piece_sent_on_in_its_own_bytes_is_the_answer_protobuf_would_make(size
     sent = message.SerializeToString()
     piece = wire.piece(sent)
     assert piece is not None
-    assert (piece.body, piece.end) == (b"x" * size, end)
-    wrapped = replies.wrapping("response_body", piece.stop - piece.start) + sent[piece.start : piece.stop]
+    assert piece[1:] == (b"x" * size, end)
+    wrapped = replies.wrapping("response_body", len(piece[0])) + piece[0]
     answer = ProcessingResponse()
     streamed = answer.response_body.response.body_mutation.streamed_response
     streamed.SetInParent()

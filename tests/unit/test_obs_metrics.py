@@ -170,7 +170,7 @@ def test_a_refusal_in_a_profile_is_a_failed_attempt_with_its_plugin_times() -> N
 
 def test_gaps_between_pieces() -> None:
     board = Board()
-    board.metrics.gap(REQUEST, 0.03)
+    board.metrics.gaps(REQUEST)(0.03)
     assert board.read("llm_d_epp_request_streaming_itl_seconds_bucket", **FLOW, le="0.04") == 1
 
 
@@ -261,3 +261,11 @@ def test_no_series_tells_when_it_was_created() -> None:
 
 def test_the_process_tells_about_itself() -> None:
     assert new_registry().get_sample_value("process_cpu_seconds_total") is not None
+
+
+def test_pieces_of_responses_are_told_by_the_way_they_went() -> None:
+    board = Board()
+    board.metrics.passed(5, 1)
+    board.metrics.passed(2, 0)
+    told = {way: board.read("llm_d_epp_response_pieces_total", way=way) for way in ("wrapped", "read")}
+    assert told == {"wrapped": 7.0, "read": 1.0}

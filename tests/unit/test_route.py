@@ -510,3 +510,16 @@ def test_a_signal_that_ignores_its_cancellation_cannot_outlast_the_deadline() ->
 
     world = World(made=slow_setup(value, timeout_ms=60_000.0), decision_timeout_s=0.001)
     assert refusal(awaited(world))[0] == 503
+
+
+@pytest.mark.parametrize(("rewritten", "counts"), [(False, (3, 0)), (True, (0, 3))], ids=["as it came", "renamed"])
+def test_pieces_are_counted_by_the_way_they_went(rewritten: bool, counts: tuple[int, int]) -> None:
+    world = World()
+    named = {"x_llm_d_model_name_rewrite": "other"} if rewritten else {}
+    dialogue, _ = world.asked({"model": "m", "prompt": "hi", "stream": True}, **named)
+    said(dialogue, response_headers(content_type="text/event-stream"))
+    for end in (False, False, True):
+        said(dialogue, response_body(b'data: {"model": "other"}\n\n', end=end))
+    dialogue.close("natural")
+    dialogue.close("natural")
+    assert world.notes.all("passed") == [counts]
