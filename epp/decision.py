@@ -5,9 +5,11 @@ A dozen of these records are made for each request; msgspec makes one in a third
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import Struct
 
 from epp.endpoints import Endpoint, Scores
@@ -29,6 +31,34 @@ class Vote(Struct):
     by: str
     weight: float
     scores: Scores
+
+
+class Ballot(Sequence[Vote]):
+    """The votes of a run in one table, each made into a Vote when somebody looks.
+
+    One array is checked, added up and kept in a third of the time that one for each scorer takes.
+    """
+
+    __slots__ = ("table", "voters")
+
+    def __init__(self, voters: tuple[tuple[str, float], ...], table: npt.NDArray[Any]) -> None:
+        self.voters = voters
+        """Name and weight of each scorer."""
+        self.table = table
+        """A row for each scorer, and last the weighted sums; shape (scorers + 1, n)."""
+
+    def __len__(self) -> int:
+        return len(self.voters)
+
+    @overload
+    def __getitem__(self, at: int) -> Vote: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Vote]: ...
+
+    def __getitem__(self, at: int | slice) -> Vote | list[Vote]:
+        votes = [Vote(by, weight, self.table[row]) for row, (by, weight) in enumerate(self.voters)]
+        return votes[at]
 
 
 class Flaw(Struct, frozen=True):
@@ -56,7 +86,7 @@ class Run(Struct):
     candidates: tuple[Endpoint, ...] = ()
     """After the filters, n of them, in the order of every vote."""
     steps: list[Step] = []
-    votes: list[Vote] = []
+    votes: Sequence[Vote] = ()
     totals: Scores = NOTHING
     """Weighted sums, shape (n,)."""
     picked: tuple[Endpoint, ...] = ()
@@ -111,7 +141,7 @@ class Decision(Struct):
         """Keep who was picked and drop the rest: thousands of open responses hold their decisions."""
         self.signals, self.steps, self.spent, self.flaws = {}, [], [], []
         for run in self.runs.values():
-            run.candidates, run.votes, run.totals, run.steps = (), [], NOTHING, []
+            run.candidates, run.votes, run.totals, run.steps = (), (), NOTHING, []
 
 
 class Outcome(Struct, frozen=True):

@@ -259,7 +259,8 @@ def _run_profiles(setup: Setup, context: Context) -> None:
         for name in wanted:
             if name in setup.profiles and name not in decision.runs:
                 decision.runs[name] = run(setup.profiles[name], context)
-        if not wanted:
+        # Once all have run, whatever it names has run.
+        if not wanted or len(decision.runs) == len(names):
             break
     request: Request = context.values["request"]
     decision.primary = _primary(setup, context, request)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
 from msgspec import Struct
 from xxhash import xxh3_64_hexdigest
 
-from epp.types import Decision, Refused, Request, Run, Scores, Step, Vote
+from epp.types import Ballot, Decision, Refused, Request, Run, Scores, Step, Vote
 
 MOST_BYTES = 16 << 20
 NARROW = np.dtype(np.float32)
@@ -101,21 +101,20 @@ def _slim(decision: Decision) -> Decision:
 
 
 def _slim_run(run: Run) -> Run:
-    return Run(
-        run.profile,
-        run.candidates,
-        run.steps,
-        [Vote(vote.by, vote.weight, _narrow(vote.scores)) for vote in run.votes],
-        _narrow(run.totals),
-        run.picked,
-        run.picked_rows,
-        None if run.refused is None else _bare(run.refused),
-    )
+    votes, totals = _narrow(run)
+    refused = None if run.refused is None else _bare(run.refused)
+    return Run(run.profile, run.candidates, run.steps, votes, totals, run.picked, run.picked_rows, refused)
 
 
-def _narrow(scores: Scores) -> Scores:
-    # Half the memory; a reader of the decision needs no more digits. Scores means float64 everywhere else.
-    return scores.astype(NARROW)
+def _narrow(run: Run) -> tuple[Sequence[Vote], Scores]:
+    """Votes and totals in half the memory; a reader of the decision needs no more digits.
+
+    Scores means float64 everywhere else. They are copies: what a scorer returned may be a live column.
+    """
+    if isinstance(run.votes, Ballot):
+        table = run.votes.table.astype(NARROW)
+        return Ballot(run.votes.voters, table), table[-1]
+    return [Vote(vote.by, vote.weight, vote.scores.astype(NARROW)) for vote in run.votes], run.totals.astype(NARROW)
 
 
 def _bare(refused: Refused) -> Refused:

@@ -14,17 +14,14 @@ class Load(Struct):
     tokens: float = 0.0
 
 
-class Charge:
+class Charge(Struct):
     """One request's share of one endpoint's load; gives it back in two steps, each at most once."""
 
-    __slots__ = ("_ledger", "_open", "_until_end", "_until_first", "key")
-
-    def __init__(self, ledger: Ledger, key: str, until_first: float, until_end: float) -> None:
-        self._ledger = ledger
-        self.key = key
-        self._until_first = until_first
-        self._until_end = until_end
-        self._open = True
+    _ledger: Ledger
+    key: str
+    _until_first: float
+    _until_end: float
+    _open: bool = True
 
     def first_piece(self) -> float:
         """The first piece of the answer is there: the prompt is computed. Returns the tokens that were given back."""

@@ -139,7 +139,7 @@ class PrefixIndex:
     def add(self, hashes: BlockHashes, key: str) -> None:
         """The endpoint holds the blocks of this prompt, and has used the first of them last."""
         endpoint = self._endpoint(key)
-        self._touch(endpoint, hashes[: endpoint.capacity])
+        self._touch(endpoint, hashes[: endpoint.capacity] if len(hashes) > endpoint.capacity else hashes)
 
     def add_blocks(self, hashes: BlockHashes, key: str) -> None:
         """The endpoint holds these blocks, whatever came before them, and has used the last of them last."""
@@ -206,10 +206,9 @@ class PrefixIndex:
     def _touch(self, endpoint: Recency, hashes: BlockHashes) -> None:
         """Hold these blocks and use them from the last to the first."""
         for end in range(len(hashes), 0, -MOST_TOUCHES):
-            piece = hashes[max(end - MOST_TOUCHES, 0) : end]
+            piece = hashes[max(end - MOST_TOUCHES, 0) : end] if len(hashes) > MOST_TOUCHES else hashes
             self._blocks.reserve(len(piece))
-            hold = self._hold_few if len(piece) < FEW else self._hold_many
-            endpoint.touch(hold(endpoint, piece))
+            endpoint.touch(self._hold_few(endpoint, piece) if len(piece) < FEW else self._hold_many(endpoint, piece))
             if endpoint.held > endpoint.capacity:
                 self._evict(endpoint, endpoint.capacity - (endpoint.capacity >> SPARE_SHIFT))
 
@@ -223,14 +222,15 @@ class PrefixIndex:
 
     def _join_few(self, endpoint: Recency, ids: list[int]) -> None:
         set_of = self._blocks.set_of.at
-        before = [set_of[block] for block in ids]
+        before = list(map(set_of.__getitem__, ids))
         first = before[0]
         if before.count(first) == len(ids):
-            after = {first: self._join(endpoint, first, len(ids))}
-            if after[first] == first:
-                return
-        else:
-            after = {old: self._join(endpoint, old, before.count(old)) for old in set(before)}
+            joined = self._join(endpoint, first, len(ids))
+            if joined != first:
+                for block in ids:
+                    set_of[block] = joined
+            return
+        after = {old: self._join(endpoint, old, before.count(old)) for old in set(before)}
         for block, old in zip(ids, before, strict=True):
             set_of[block] = after[old]
 

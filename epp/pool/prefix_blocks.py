@@ -110,7 +110,8 @@ class BlockTable:
         """Make room for so many new blocks. Arrays taken from the cells before are no longer the table's."""
         if len(self._free) < blocks:
             self._extend(blocks)
-        if (missing := self.linked + blocks - self._buckets) > 0:
+        # `linked`, without its calls: this is asked for every prompt.
+        if (missing := len(self.hash_of.at) - 2 - len(self._free) + blocks - self._buckets) > 0:
             self._split(missing)
 
     def _extend(self, blocks: int) -> None:
