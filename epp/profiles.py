@@ -183,6 +183,7 @@ def _keep(context: Context, allowed: Mask | None, message: str, by: str) -> None
 
 
 def _measure(setup: Setup, context: Context, endpoints: Endpoints) -> Generator[Slow, Any, None]:
+    told = context.decision.signals
     for signal in setup.signals:
         answer = context.ask(signal.bound, "signal", context.values)
         if type(answer) is not tuple and inspect.isawaitable(answer):
@@ -190,7 +191,8 @@ def _measure(setup: Setup, context: Context, endpoints: Endpoints) -> Generator[
             if answer is None:
                 context.decision.flaws.append(Flaw(signal.bound.name, "timeout"))
         _store(signal, context, answer, len(endpoints))
-    context.decision.signals = {key: context.values[key] for s in setup.signals for key in s.outputs}
+        for key in signal.outputs:
+            told[key] = context.values[key]
 
 
 def _store(signal: Measured, context: Context, answer: Any, n: int) -> None:

@@ -69,8 +69,9 @@ class TokenProducer:
         parts = prompt.parts
         if Media in map(type, parts):
             return self._with_media(parts, request)
-        text: bytes = parts[0] if len(parts) == 1 else b"".join(parts)  # type: ignore[arg-type,assignment]  # no Media here
-        return text + PADDING[len(text) % TOKEN_BYTES]
+        padding = PADDING[sum(map(len, parts)) % TOKEN_BYTES]  # type: ignore[arg-type]  # no Media here
+        # In one step: a long prompt is copied once.
+        return b"".join([*parts, padding])  # type: ignore[list-item]  # as above
 
     def _with_media(self, parts: list[bytes | Media], request: Request) -> bytes:
         """Text and placeholders in order; media begin at a whole token."""

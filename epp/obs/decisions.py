@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
@@ -15,6 +16,9 @@ from epp.types import Ballot, Decision, Refused, Request, Run, Scores, Step, Vot
 
 MOST_BYTES = 16 << 20
 NARROW = np.dtype(np.float32)
+NONE: list[Any] = []
+NO_SIGNALS: dict[str, Any] = {}
+"""Shared by all that is kept: thousands of empty lists would be walked by every full garbage collection."""
 
 
 class Recorded(Struct, frozen=True):
@@ -91,19 +95,19 @@ def _slim(decision: Decision) -> Decision:
         decision.table_size,
         decision.primary,
         {name: _slim_run(run) for name, run in decision.runs.items()},
-        decision.steps,
-        {},
-        decision.flaws,
+        decision.steps or NONE,
+        NO_SIGNALS,
+        decision.flaws or NONE,
         decision.spent,
         decision.took_s,
-        decision.notes,
+        decision.notes or NONE,
     )
 
 
 def _slim_run(run: Run) -> Run:
     votes, totals = _narrow(run)
     refused = None if run.refused is None else _bare(run.refused)
-    return Run(run.profile, run.candidates, run.steps, votes, totals, run.picked, run.picked_rows, refused)
+    return Run(run.profile, run.candidates, run.steps or NONE, votes, totals, run.picked, run.picked_rows, refused)
 
 
 def _narrow(run: Run) -> tuple[Sequence[Vote], Scores]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
@@ -253,8 +254,11 @@ class Metrics:
     def _plugins(self, decision: Decision) -> None:
         places = self._places
         for spent in decision.spent:
-            histogram = places.get((spent.place, spent.by)) or self._placed(spent.place, spent.by)
-            histogram.observe(spent.seconds)
+            series = places.get((spent.place, spent.by)) or self._placed(spent.place, spent.by)
+            # `observe`, spelled out for the eight there are of each request.
+            counts, seconds = series.counts, spent.seconds
+            counts[bisect_left(series.bounds, seconds)] += 1.0
+            counts[-1] += seconds
         for flaw in decision.flaws:
             self.flawed(flaw.by, flaw.rule)
 

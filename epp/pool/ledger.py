@@ -70,10 +70,11 @@ class Ledger:
         load = self._loads.get(key)
         if load is None:
             load = self._loads[key] = Load()
-        load.requests += requests
+        left = load.requests = load.requests + requests
         load.tokens += tokens
-        if load.requests == 0:
-            del self._loads[key]
+        if left:
+            self._changed(key, left, load.tokens)
+        else:
             # What rounding may have left of the tokens ends here.
-            load.tokens = 0.0
-        self._changed(key, load.requests, load.tokens)
+            del self._loads[key]
+            self._changed(key, 0, 0.0)
