@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from . import cluster, envoy
 from .bootstrap import Json, Setup
 from .chat import ask, completion, events
 from .client import Reply
 from .cluster import Fleet, Namespace, Server, pool
-from .gateway import Kubelet, by_readiness, kubelet, leader_first, serving
+from .gateway import Kubelet, by_readiness, kubelet, leader_first, picker_cluster, picker_filter, serving
 from .load import load
 from .processes import Picker, settles
 from .served import known
@@ -28,8 +29,8 @@ from .served import known
 A, B, C = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 QUICK = ("--ha-lease-duration=3s", "--ha-renew-deadline=2s", "--ha-retry-period=0.5s")
 PERIOD_S = 0.2
-TOKENS = 200
-"""Of a long answer: four seconds."""
+TOKENS = 300
+"""Of a long answer: six seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -234,3 +235,13 @@ def test_without_an_api_server_nobody_leads_and_streams_go_on(alone: Server, sta
     assert story.ended_well()
     alone.child.process.send_signal(signal.SIGCONT)
     pair.settle()
+
+
+def test_the_settings_that_are_tested_are_those_of_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "high-availability.md").read_text()
+    shown: Json = yaml.safe_load(page.partition("```yaml\n# Envoy\n")[2].partition("```")[0])
+    tested = leader_first(Setup(picker_port=0, picker_tls=True), [1])
+    cluster_of_it, service = picker_cluster(tested), picker_filter(tested)["grpc_service"]
+    assert shown["grpc_service"]["retry_policy"] == service["retry_policy"]
+    assert shown["cluster"] == {name: cluster_of_it[name] for name in shown["cluster"]}
+    assert {"health_checks", "common_lb_config", "outlier_detection", "circuit_breakers"} <= set(shown["cluster"])
