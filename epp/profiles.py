@@ -8,14 +8,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
+from types import GeneratorType
 from typing import Any
 
 import numpy as np
 from msgspec import Struct
 
 from epp.plugins import PASSED_ON, Plugin, shown
-from epp.scheduler import Bound, Context, Profile, checked_mask, keys_at, run
+from epp.scheduler import Bound, Context, Profile, checked_column, checked_mask, keys_at, run
 from epp.signals import ColumnOf, Provides
 from epp.types import Decision, Endpoints, Flaw, Mask, Refused, Request, Rows, Run, Step
 
@@ -186,13 +186,19 @@ def _measure(setup: Setup, context: Context, endpoints: Endpoints) -> Generator[
     told = context.decision.signals
     for signal in setup.signals:
         answer = context.ask(signal.bound, "signal", context.values)
-        if type(answer) is not tuple and inspect.isawaitable(answer):
+        if _awaitable(answer):
             answer = yield Slow(signal.bound.name, answer, signal.provides.timeout_ms)
             if answer is None:
                 context.decision.flaws.append(Flaw(signal.bound.name, "timeout"))
         _store(signal, context, answer, len(endpoints))
         for key in signal.outputs:
             told[key] = context.values[key]
+
+
+def _awaitable(answer: Any) -> bool:
+    # `inspect.isawaitable` asks an abstract class, which takes a microsecond to say no.
+    kind = type(answer)
+    return (hasattr(kind, "__await__") or kind is GeneratorType) and inspect.isawaitable(answer)
 
 
 def _store(signal: Measured, context: Context, answer: Any, n: int) -> None:
@@ -202,25 +208,9 @@ def _store(signal: Measured, context: Context, answer: Any, n: int) -> None:
     values = context.values
     for (key, default, is_column), part in zip(signal.slots, parts, strict=True):
         if is_column:
-            values[key] = _checked_column(signal, context, part, default, n)
+            values[key] = checked_column(context, signal.bound, part, default, n)
         else:
             values[key] = default if answer is None else part
-
-
-def _checked_column(signal: Measured, context: Context, values: Any, default: Any, n: int) -> Any:
-    if values is None:
-        return np.full(n, default)
-    if not isinstance(values, np.ndarray) or values.shape != (n,) or values.dtype.kind not in "fiub":
-        context.decision.flaws.append(Flaw(signal.bound.name, "shape", f"wanted numbers of shape ({n},)"))
-        return np.full(n, default)
-    # argmin and argmax point at a NaN if there is one, so the span is finite exactly if every part is (short of
-    # overflow, which no count reaches); on short columns they take a fifth of a reduction's time.
-    if n and not isfinite(values.item(values.argmax()) - values.item(values.argmin())):
-        context.decision.flaws.append(Flaw(signal.bound.name, "nan"))
-        return np.nan_to_num(values, nan=default, posinf=default, neginf=default)
-    shared = values.view()
-    shared.setflags(write=False)
-    return shared
 
 
 def _screen(setup: Setup, context: Context) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from operator import itemgetter
 from typing import Any
 
@@ -142,6 +143,23 @@ def checked_mask(context: Context, bound: Bound, mask: Any, n: int) -> Any:
         context.decision.flaws.append(Flaw(bound.name, "shape", f"wanted a boolean mask of shape ({n},)"))
         return None
     return mask
+
+
+def checked_column(context: Context, bound: Bound, values: Any, default: Any, n: int) -> Any:
+    """A signal's column, read-only; `default` everywhere if it is none of shape (n,), and where it is not finite."""
+    if values is None:
+        return np.full(n, default)
+    if not isinstance(values, np.ndarray) or values.shape != (n,) or values.dtype.kind not in "fiub":
+        context.decision.flaws.append(Flaw(bound.name, "shape", f"wanted numbers of shape ({n},)"))
+        return np.full(n, default)
+    # argmin and argmax point at a NaN if there is one, so the span is finite exactly if every part is (short of
+    # overflow, which no count reaches); on short columns they take a fifth of a reduction's time.
+    if n and not isfinite(values.item(values.argmax()) - values.item(values.argmin())):
+        context.decision.flaws.append(Flaw(bound.name, "nan"))
+        return np.nan_to_num(values, nan=default, posinf=default, neginf=default)
+    shared = values.view()
+    shared.setflags(write=False)
+    return shared
 
 
 def _vote(profile: Profile, context: Context, values: Mapping[str, Any], result: Run) -> Scores:
