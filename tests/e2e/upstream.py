@@ -129,4 +129,7 @@ async def listening() -> AsyncIterator[Upstream]:
     try:
         yield upstream
     finally:
+        # A connection that was just accepted gets its transport: a server that is closed before would leak it.
+        for _ in range(3):
+            await asyncio.sleep(0)
         server.close()
