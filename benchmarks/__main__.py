@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks import decision, failover, prefix, server, simulated
+from benchmarks import churn, decision, exchange, failover, prefix, server, simulated
 
-for part in (prefix, decision, server, simulated, failover):
+for part in (prefix, decision, exchange, server, simulated, churn, failover):
     print(f"== {part.__name__}")
     part.main()
