@@ -79,7 +79,7 @@ class Options:
     """Ask engines for a load report in response headers. Off: it costs vLLM 4-5 ms of CPU each."""
     scrape_budget: of.Cores = 0.1
     """Cores that reading engine metrics may take; beyond it readings get rarer."""
-    transport: of.Transport = "grpcio"
+    transport: of.Transport = "h2"
     """Which server speaks HTTP/2 to the gateway: gRPC's own library, or the picker's lean one."""
 
     secure_serving: Annotated[of.Switch, of.Section("ext_proc listener")] = True

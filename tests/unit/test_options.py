@@ -56,7 +56,7 @@ OUR_DEFAULTS = {
     "load_report": False,
     "emit_decision_id": False,
     "max_cooling_share": 0.5,
-    "transport": "grpcio",
+    "transport": "h2",
     "scrape_budget": 0.1,
     "plugins_path": "",
     "ha_lease_duration": 15.0,
