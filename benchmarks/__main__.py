@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks import churn, decision, exchange, failover, prefix, server, simulated
+from benchmarks import churn, decision, exchange, failover, prefix, server, simulated, transport
 
-for part in (prefix, decision, exchange, server, simulated, churn, failover):
+for part in (prefix, decision, exchange, server, transport, simulated, churn, failover):
     print(f"== {part.__name__}")
     part.main()
