@@ -2,7 +2,7 @@
 
 The API server of the tests (a process of its own) holds pods of real size and changes them: half of the changes move
 readiness from one pod to another, half touch what the picker does not read. The picker (a process, engines are not
-read) is asked 200 times a second; calm and churn in turn, three rounds, in one run. Told are the picks' latency seen by
+read) is asked 200 times a second; calm and churn in turn, five rounds, in one run. Told are the picks' latency seen by
 the client, the picker's CPU, and whether its endpoints are the right ones when a round ends.
 """
 
@@ -29,7 +29,7 @@ from benchmarks.server import METHOD, free_port, messages, process
 from tests.apiserver import ApiServer
 
 PODS, READY, CHANGES_PER_S = 10_000, 1_000, 100
-PICKS_PER_S, ROUND_S, ROUNDS = 200, 15, 3
+PICKS_PER_S, ROUND_S, ROUNDS = 200, 15, 5
 NAMESPACE, POOLS = "llm", "inferencepools.inference.networking.k8s.io"
 CONFIG = """\
 apiVersion: llm-d.ai/v1alpha1
