@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from epp.config import Built
+from epp.exchange import Exchange
 from epp.feeds import ScrapeFailure
 from epp.feeds.entries import Load, Loaded
 from epp.feeds.scrape import Scraper
@@ -167,7 +168,7 @@ async def decide(built: Built, pool: Pool, question: Question, failing: Iterable
         habits=Habits(),
     )
     try:
-        forward = router.pick(router.open(), question.headers, {}, question.body, bodiless=False)
+        forward = Exchange.begun(router).pick(question.headers, {}, question.body, bodiless=False)
         if inspect.isawaitable(forward):
             await forward
     except Refused as refusal:

@@ -13,6 +13,8 @@ Headers = Mapping[str, tuple[str, ...]]
 """Lower-case name → every value, in the order received."""
 Metadata = Mapping[str, Mapping[str, Any]]
 """Filter metadata by namespace: JSON-like values, whatever other filters put there."""
+OwnMetadata = dict[str, dict[str, Any]]
+"""The same, of our making."""
 
 DESTINATION = "x-gateway-destination-endpoint"
 DROPPED_REASON = "x-llm-d-request-dropped-reason"

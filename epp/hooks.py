@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from epp.headers import Headers, Metadata
+from epp.headers import Headers, Metadata, OwnMetadata
 from epp.plugins import PASSED_ON, Plugin, shown
 from epp.types import Decision, Outcome, Refused, Request
 
@@ -54,9 +54,9 @@ class Hooks:
             headers.update(_told(plugin, failed, _texts, method, request, decision, *seen))
         return headers
 
-    def finished(self, request: Request, decision: Decision, outcome: Outcome, failed: Failed) -> Metadata:
+    def finished(self, request: Request, decision: Decision, outcome: Outcome, failed: Failed) -> OwnMetadata:
         """Dynamic metadata for the response's last message, by namespace."""
-        told: dict[str, dict[str, Any]] = {}  # JSON-like values
+        told: OwnMetadata = {}
         for plugin, method in self._finished:
             try:
                 found = _told(plugin, failed, _namespaces, method, request, decision, outcome)

@@ -1,4 +1,4 @@
-"""The life of a request: admit, schedule, charge, settle. One Router per pool, one Exchange per request.
+"""The life of a request: admit, schedule, charge, settle. One Router per pool, one Account per request.
 
 The common way from the last body piece to the answer is synchronous; only a slow signal makes `pick` a coroutine.
 """
@@ -12,25 +12,22 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 
 from epp import headers as names
-from epp.bodies.parsed import Parsed, Parser
-from epp.bodies.registry import request_path
-from epp.bodies.rewrite import set_model
-from epp.exchange import Exchange
-from epp.headers import Headers, Metadata
+from epp.account import UNREAD, Account
+from epp.bodies.parsed import Parsed
+from epp.bodies.registry import Parsers
+from epp.headers import Metadata
 from epp.observe import Observer
 from epp.pool.health import Health
 from epp.pool.table import Pool
 from epp.profiles import Given, Slow, Wait, any_endpoint, decide
 from epp.rewrites import Steering
-from epp.rules import Forward, Habits, Rules
+from epp.rules import Asked, Forward, Habits, Rules
 from epp.suspension import SLOW_S, Suspensions, Worked, thread_worked
 from epp.types import Decision, Refused, Request
 from epp.waiting import settled
 
 LOAD_REPORT_S = 1.0
 """An endpoint is asked for its load in a response header at most this often."""
-SPARED_PROMPT_BYTES = 4
-"""Bytes of a body that count as a token where no plug-in counts tokens."""
 
 
 class Router:
@@ -65,38 +62,45 @@ class Router:
         """What the thread had done when the latest decision began."""
         self._asked_load: dict[str, float] = {}
 
-    def open(self) -> Exchange:
-        """A request's headers have arrived."""
-        return Exchange(self, self.rules, self.now())
+    @property
+    def parsers(self) -> Parsers:
+        return self.rules.parsers
 
-    def pick(
-        self, exchange: Exchange, headers: Headers, metadata: Metadata, body: bytes | None, bodiless: bool
-    ) -> Forward | Awaitable[Forward]:
+    def open(self, received_at: float) -> Account:
+        """A request's headers have arrived."""
+        return Account(self, self.rules, received_at, UNREAD)
+
+    def passed(self, wrapped: int, read: int) -> None:
+        self.observer.passed(wrapped, read)
+
+    def pick(self, account: Account, asked: Asked) -> Forward | Awaitable[Forward]:
         """Choose. Raises Refused, or returns a coroutine that may."""
-        request = exchange.request = self._request(headers, exchange.received_at)
-        exchange.trace = self.observer.started(request)
+        request = account.request = self._request(asked, account.received_at)
+        account.trace = self.observer.started(request)
         try:
-            if bodiless:
-                return self._bodiless(exchange, metadata)
-            parsed = self._parse(exchange, body)
-            self._arrive(exchange)
-            return self._decide(exchange, metadata, parsed, body)
+            if asked.refusal is not None:
+                raise asked.refusal
+            if asked.bodiless:
+                return self._bodiless(account, asked.metadata)
+            self._fill(request, asked)
+            self._arrive(account)
+            return self._decide(account, asked)
         except Refused as refusal:
-            exchange.refuse(refusal)
+            account.refuse(refusal)
             raise
 
-    def _request(self, headers: Headers, received_at: float) -> Request:
+    def _request(self, asked: Asked, received_at: float) -> Request:
+        headers = asked.headers
         given = headers.get(names.REQUEST_ID)
         request_id = (given[-1] if given else "") or str(uuid.uuid4())
         if names.STEERING.isdisjoint(headers):
             # As nearly all requests: nine look-ups spared.
             priority = self.steering.objectives.get("", 0)
-            path = request_path(headers)
-            return Request(id=request_id, path=path, headers=headers, priority=priority, received_at=received_at)
+            return Request(id=request_id, path=asked.path, headers=headers, priority=priority, received_at=received_at)
         objective = names.first(headers, names.OBJECTIVE)
         return Request(
             id=request_id,
-            path=request_path(headers),
+            path=asked.path,
             headers=headers,
             objective=objective,
             priority=self.steering.objectives.get(objective, 0),
@@ -106,18 +110,12 @@ class Router:
             received_at=received_at,
         )
 
-    def _parse(self, exchange: Exchange, body: bytes | None) -> Parsed:
-        """Fill the request from its body; without one (the mode hides it) only the headers count."""
-        request = exchange.request
-        rewrite = names.first(request.headers, names.REWRITE)
-        parser: Parser | None = None
-        parsed = Parsed(api="raw")
-        if body is not None:
-            parser = exchange.rules.parsers.find(request.path)
-            parsed = parser.parse(body, request.path, request.headers)
-            request.body_bytes = len(body)
+    def _fill(self, request: Request, asked: Asked) -> None:
+        """What the body tells of the request; without one (the mode hides it) only the headers count."""
+        parsed = asked.parsed
+        request.body_bytes = asked.body_bytes
         request.incoming_model = parsed.model
-        request.model = rewrite or parsed.model
+        request.model = names.first(request.headers, names.REWRITE) or parsed.model
         rule = self.steering.rewrites.find(parsed.model) if parsed.rewritable else None
         if rule is not None:
             request.model = rule.model(self._rng.random())
@@ -128,12 +126,10 @@ class Router:
         request.prompts = parsed.prompts
         request.max_output_tokens = parsed.max_output_tokens
         request.cache_salt = parsed.cache_salt
-        exchange.parser = None if parsed.skip_response else parser
-        return parsed
 
-    def _arrive(self, exchange: Exchange) -> None:
-        request = exchange.request
-        exchange.rules.hooks.arrived(request, self.observer.hook_failed)
+    def _arrive(self, account: Account) -> None:
+        request = account.request
+        account.rules.hooks.arrived(request, self.observer.hook_failed)
         request.fairness_id = request.fairness_id or request.attributes.get("agent-identity", "") or "default-flow"
 
     def _given(self, request: Request, metadata: Metadata) -> Given:
@@ -150,31 +146,27 @@ class Router:
             suspended=self.suspensions.names(now),
         )
 
-    def _bodiless(self, exchange: Exchange, metadata: Metadata) -> Forward:
-        decision = any_endpoint(self._given(exchange.request, metadata))
-        exchange.decision = decision
+    def _bodiless(self, account: Account, metadata: Metadata) -> Forward:
+        decision = any_endpoint(self._given(account.request, metadata))
+        account.decision = decision
         self._probe(decision)
-        headers = self._own_headers(exchange)
-        self.observer.decided(exchange.request, decision)
-        exchange.answered()
-        return Forward(decision.picked[0].host_port, headers, bodiless=True)
+        headers = self._own_headers(account)
+        self.observer.decided(account.request, decision)
+        account.answered()
+        shown = self._shown(decision)
+        return Forward(decision.picked[0].host_port, headers, bodiless=True, response_headers=shown)
 
-    def _decide(
-        self, exchange: Exchange, metadata: Metadata, parsed: Parsed, body: bytes | None
-    ) -> Forward | Awaitable[Forward]:
+    def _decide(self, account: Account, asked: Asked) -> Forward | Awaitable[Forward]:
         self._worked_before = self._worked()
-        rules = exchange.rules
-        waiting = decide(rules.setup, self._given(exchange.request, metadata), rules.columns)
+        rules = account.rules
+        waiting = decide(rules.setup, self._given(account.request, asked.metadata), rules.columns)
         try:
             slow = next(waiting)
         except StopIteration as done:
-            return self._decided(exchange, parsed, body, done.value)
-        return self._decide_slowly(exchange, parsed, body, (waiting, slow))
+            return self._decided(account, asked, done.value)
+        return self._decide_slowly(account, asked, waiting, slow)
 
-    async def _decide_slowly(
-        self, exchange: Exchange, parsed: Parsed, body: bytes | None, under_way: tuple[Wait, Slow]
-    ) -> Forward:
-        waiting, slow = under_way
+    async def _decide_slowly(self, account: Account, asked: Asked, waiting: Wait, slow: Slow) -> Forward:
         loop = asyncio.get_running_loop()
         end = loop.time() + self.habits.decision_timeout_s
         try:
@@ -186,59 +178,49 @@ class Router:
                     raise Refused(503, f"no decision within {limit}", by="deadline")
                 slow = waiting.send(answer)
         except StopIteration as done:
-            return self._decided(exchange, parsed, body, done.value)
+            return self._decided(account, asked, done.value)
         except Refused as refusal:
-            exchange.refuse(refusal)
+            account.refuse(refusal)
             raise
 
-    def _decided(self, exchange: Exchange, parsed: Parsed, body: bytes | None, decision: Decision) -> Forward:
-        request = exchange.request
-        exchange.decision = decision
+    def _decided(self, account: Account, asked: Asked, decision: Decision) -> Forward:
+        request, parsed = account.request, asked.parsed
+        account.decision = decision
         if "prefer" in request.headers and names.asks_conditional(request.headers):
             _demand_cached(decision)
-        headers = self._own_headers(exchange)
-        headers.update(exchange.rules.hooks.picked(request, decision))
-        self._charge(exchange, decision)
+        headers = self._own_headers(account)
+        headers.update(account.rules.hooks.picked(request, decision))
+        account.charge(decision)
         self._probe(decision)
         headers.update(self._load_question(parsed, decision))
         self.observer.decided(request, decision)
-        if exchange.trace is not None:
-            exchange.trace.decided(decision)
+        if account.trace is not None:
+            account.trace.decided(decision)
         self._suspend(decision)
-        changed = body is not None and parsed.rewritable and request.model != request.incoming_model
+        changed = parsed.rewritable and request.model != request.incoming_model
         forward = Forward(
             ",".join([endpoint.host_port for endpoint in decision.picked]),
             headers,
-            set_model(body, request.model) if changed and body is not None else None,
-            self._scores(decision),
+            metadata=self._scores(decision),
+            model=request.model if changed else "",
+            response_headers=self._shown(decision),
         )
-        exchange.answered()
+        account.answered()
         return forward
 
-    def _charge(self, exchange: Exchange, decision: Decision) -> None:
-        tokens = decision.signals.get("inflight_charge")
-        for run in decision.runs.values():
-            if not run.picked:
-                continue
-            if tokens is None:
-                first, end = exchange.request.body_bytes / SPARED_PROMPT_BYTES, 0.0
-            else:
-                row = run.picked_rows[0]
-                first, end = float(tokens[0][row]), float(tokens[1][row])
-            endpoint = run.picked[0]
-            charge = self.pool.ledger.charge(endpoint.key, until_first=first, until_end=end)
-            exchange.charges.append((endpoint, charge))
-            self.observer.inflight(exchange.request, endpoint, 1, first + end)
+    def _shown(self, decision: Decision) -> dict[str, str]:
+        """For the client."""
+        return {"x-epp-decision-id": self.observer.decision_id(decision)} if self.habits.emit_decision_id else {}
 
     def _probe(self, decision: Decision) -> None:
         if self.health.picked(decision.picked[0].key, decision.decided_at):
             decision.notes.append(f"probe: {decision.picked[0].key} was cooling and is tried with this request")
 
-    def _own_headers(self, exchange: Exchange) -> dict[str, str]:
-        request = exchange.request
+    def _own_headers(self, account: Account) -> dict[str, str]:
+        request = account.request
         own = {} if names.REQUEST_ID in request.headers else {names.REQUEST_ID: request.id}
-        if exchange.trace is not None:
-            own.update(exchange.trace.headers())
+        if account.trace is not None:
+            own.update(account.trace.headers())
         return own
 
     def _load_question(self, parsed: Parsed, decision: Decision) -> dict[str, str]:

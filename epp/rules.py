@@ -7,10 +7,27 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
+from epp.bodies.parsed import Parsed
 from epp.bodies.registry import Parsers
-from epp.headers import Metadata
+from epp.headers import Headers, Metadata
 from epp.hooks import Hooks
 from epp.profiles import Setup
+from epp.types import Refused
+
+
+class Asked(Struct):
+    """A request that is complete, as read from Envoy's messages."""
+
+    headers: Headers
+    metadata: Metadata
+    path: str
+    """Without query."""
+    parsed: Parsed
+    """What the body says; `raw` without one, or where it can't be read."""
+    body_bytes: int = 0
+    bodiless: bool = False
+    refusal: Refused | None = None
+    """The body can't be read, and this is the answer."""
 
 
 class Forward(Struct, frozen=True):
@@ -24,6 +41,10 @@ class Forward(Struct, frozen=True):
     metadata: Metadata = {}
     """Dynamic metadata besides the destination, by namespace."""
     bodiless: bool = False
+    model: str = ""
+    """The name of the model that the body must carry instead of its own; "" = its own."""
+    response_headers: Mapping[str, str] = {}
+    """Set on the response."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -87,8 +87,8 @@ class Picker:
             headers["x-session-id"] = (arrival.session,)
         if arrival.session in self._tokens:
             headers[SESSION_TOKEN] = (self._tokens[arrival.session],)
-        exchange = self._router.open()
-        forward = self._router.pick(exchange, headers, {}, arrival.prompt, bodiless=False)
+        exchange = Exchange.begun(self._router)
+        forward = exchange.pick(headers, {}, arrival.prompt, bodiless=False)
         if inspect.isawaitable(forward):
             # A slow signal takes no virtual time.
             forward = asyncio.run(_awaited(forward))
@@ -96,7 +96,10 @@ class Picker:
 
     def began(self, exchange: Exchange, session: str) -> None:
         """The first piece of the answer is there."""
-        to_set, _ = exchange.head(_ANSWERED, {}, end=False)
+        told = exchange.head(_ANSWERED, {}, end=False)
+        # One process: nothing has to be waited for.
+        assert isinstance(told, tuple)
+        to_set, _ = told
         if session and SESSION_TOKEN in to_set:
             self._tokens[session] = to_set[SESSION_TOKEN]
         exchange.piece(_PIECE, end=False)

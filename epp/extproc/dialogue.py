@@ -7,26 +7,31 @@ wrapped.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
-from epp.exchange import Exchange
+from epp.desk import Desk
+from epp.exchange import Exchange, HeadAnswer
 from epp.extproc import replies, wire
 from epp.extproc.held import HeldBytes
 from epp.extproc.stream import Answers, End, Event, Head, Pick, Piece, ProtocolError, State, Stream
-from epp.route import Router
+from epp.headers import Metadata
 from epp.rules import Forward
 from epp.types import Refused
+
+Told = TypeVar("Told")
 
 
 class Dialogue:
     """Feed it each message with `receive`, write what that returns, say `sent`; `close` it when the stream is over."""
 
-    __slots__ = ("_exchange", "_read", "_router", "_stream", "_wrapped")
+    __slots__ = ("_desk", "_exchange", "_read", "_stream", "_wrapped")
 
-    def __init__(self, router: Router, held: HeldBytes) -> None:
-        self._router = router
+    def __init__(self, desk: Desk, held: HeldBytes) -> None:
+        self._desk = desk
         self._stream = Stream(held)
         self._exchange: Exchange | None = None
         self._wrapped = self._read = 0
@@ -35,7 +40,7 @@ class Dialogue:
     def receive(self, message: bytes) -> list[bytes] | Awaitable[list[bytes]]:
         """The messages to send, in order, or a coroutine for them. Raises ProtocolError; then close with an error."""
         if self._exchange is None:
-            self._exchange = self._router.open()
+            self._exchange = Exchange.begun(self._desk)
         elif self._stream.sends_on and (piece := wire.piece(message)) is not None:
             return self._pass_on(self._exchange, piece)
         try:
@@ -47,8 +52,9 @@ class Dialogue:
             if event is None:
                 return answers
             if isinstance(event, Pick):
-                forward = self._router.pick(self._exchange, event.headers, event.metadata, event.body, event.bodiless)
-                return self._stream.forwarded(forward) if isinstance(forward, Forward) else self._later(forward)
+                forward = self._exchange.pick(event.headers, event.metadata, event.body, event.bodiless)
+                go = self._stream.forwarded
+                return go(forward) if isinstance(forward, Forward) else self._later(forward, go)
             return self._response(self._exchange, event)
         except Refused as refusal:
             return self._refuse(refusal)
@@ -66,14 +72,16 @@ class Dialogue:
         """The stream is over, however that came: give everything back. `cause` counts unless the response was done."""
         self._stream.close()
         if self._wrapped or self._read:
-            self._router.observer.passed(self._wrapped, self._read)
+            self._desk.passed(self._wrapped, self._read)
             self._wrapped = self._read = 0
         if self._exchange is not None:
             self._exchange.settle(cause)
 
-    async def _later(self, forward: Awaitable[Forward]) -> Answers:
+    async def _later(self, told: Awaitable[Told], go: Callable[[Told], Answers | Awaitable[Answers]]) -> Answers:
+        """`go` on once it is told."""
         try:
-            return self._stream.forwarded(await forward)
+            answers = go(await told)
+            return answers if isinstance(answers, list) else await answers
         except Refused as refusal:
             return self._refuse(refusal)
 
@@ -82,27 +90,37 @@ class Dialogue:
             self._exchange.refuse(refusal)
         return self._stream.refused(refusal, {})
 
-    def _pass_on(self, exchange: Exchange, piece: wire.Piece) -> Answers:
+    def _pass_on(self, exchange: Exchange, piece: wire.Piece) -> Answers | Awaitable[Answers]:
         sent_on, body, end = piece
         mapped = exchange.piece(body, end)
-        metadata = exchange.settle("natural") if end else {}
         if mapped is not body or len(sent_on) > replies.CHUNK_BYTES:
             self._read += 1
-            return self._stream.piece_seen(Piece(body, end), mapped, metadata)
+            return self._with_metadata(end, partial(self._stream.piece_seen, Piece(body, end), mapped))
         self._wrapped += 1
-        answer = replies.wrapping("response_body", len(sent_on)) + sent_on
-        return replies.with_metadata([answer], metadata) if metadata else [answer]
+        answers = [replies.wrapping("response_body", len(sent_on)) + sent_on]
+        return self._with_metadata(end, partial(replies.with_metadata, answers)) if end else answers
 
-    def _response(self, exchange: Exchange, event: Event) -> Answers:
+    def _response(self, exchange: Exchange, event: Event) -> Answers | Awaitable[Answers]:
         match event:
             case Head(headers, metadata, end):
-                to_set, remove = exchange.head(headers, metadata, end)
-                return self._stream.head_seen(to_set, remove, exchange.settle("natural") if end else {})
+                told = exchange.head(headers, metadata, end)
+                if isinstance(told, tuple):
+                    return self._head_seen(end, told)
+                return self._later(told, partial(self._head_seen, end))
             case Piece(body, end):
                 self._read += 1
                 mapped = exchange.piece(body, end)
-                return self._stream.piece_seen(event, mapped, exchange.settle("natural") if end else {})
+                return self._with_metadata(end, partial(self._stream.piece_seen, event, mapped))
             case End():
-                rest = exchange.trailers()
-                return self._stream.ended(rest, exchange.settle("natural"))
+                return self._with_metadata(True, partial(self._stream.ended, exchange.trailers()))
         return []
+
+    def _head_seen(self, end: bool, changes: HeadAnswer) -> Answers | Awaitable[Answers]:
+        return self._with_metadata(end, partial(self._stream.head_seen, *changes))
+
+    def _with_metadata(self, end: bool, go: Callable[[Metadata], Answers]) -> Answers | Awaitable[Answers]:
+        """`go` on with what is told at the end of the request, if this is it."""
+        if not end or self._exchange is None:
+            return go({})
+        told = self._exchange.settle("natural")
+        return go(told) if isinstance(told, dict) else self._later(told, go)

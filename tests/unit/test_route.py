@@ -12,6 +12,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epp.account import Account
 from epp.bodies import Parsers
 from epp.bodies.openai import OpenAIParser
 from epp.extproc.stream import ProtocolError
@@ -296,10 +297,11 @@ def test_tokens_in_flight_go_with_the_first_piece_and_the_request_with_the_last(
 
 def test_the_prompt_and_the_signals_are_dropped_when_the_answer_is_sent() -> None:
     dialogue, _ = World().asked(PROMPT)
-    exchange = dialogue._exchange
-    assert exchange is not None
-    assert exchange.decision is not None
-    assert (exchange.request.prompts, exchange.decision.signals) == ((), {})
+    assert dialogue._exchange is not None
+    books = dialogue._exchange.books
+    assert isinstance(books, Account)
+    assert books.decision is not None
+    assert (books.request.prompts, books.decision.signals) == ((), {})
 
 
 # ---- how endpoints answer

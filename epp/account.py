@@ -1,0 +1,135 @@
+"""The half of a request that is kept where it was decided: what it was charged, and how its books are closed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from epp import headers as names
+from epp.bodies import reports
+from epp.headers import Headers, Metadata, OwnMetadata
+from epp.observe import Trace
+from epp.pool.ledger import Charge
+from epp.rules import Asked, Forward, Rules
+from epp.types import Decision, Endpoint, Outcome, Refused, Request
+
+if TYPE_CHECKING:
+    from epp.route import Router
+
+SPARED_PROMPT_BYTES = 4
+"""Bytes of a body that count as a token where no plug-in counts tokens."""
+UNREAD = Request()
+"""Stands for a request that has not come whole."""
+
+
+class Account(Struct, eq=False):
+    """The Books of one request. `settle` closes them exactly once, whatever ended the request."""
+
+    _router: Router
+    rules: Rules
+    """Those in force when the request came: a reload does not change them half-way."""
+    received_at: float
+    request: Request
+    decision: Decision | None = None
+    trace: Trace | None = None
+    charges: list[tuple[Endpoint, Charge]] = []
+    _forwarded: bool = False
+    _settled: bool = False
+
+    def pick(self, asked: Asked) -> Forward | Awaitable[Forward]:
+        return self._router.pick(self, asked)
+
+    def charge(self, decision: Decision) -> None:
+        """Count the request, and its tokens as far as they are known, as in flight to the endpoint of each run."""
+        router, tokens = self._router, decision.signals.get("inflight_charge")
+        for run in decision.runs.values():
+            if not run.picked:
+                continue
+            if tokens is None:
+                first, end = self.request.body_bytes / SPARED_PROMPT_BYTES, 0.0
+            else:
+                row = run.picked_rows[0]
+                first, end = float(tokens[0][row]), float(tokens[1][row])
+            endpoint = run.picked[0]
+            charge = router.pool.ledger.charge(endpoint.key, until_first=first, until_end=end)
+            self.charges.append((endpoint, charge))
+            router.observer.inflight(self.request, endpoint, 1, first + end)
+
+    def answered(self) -> None:
+        """The request is on its way: drop what only the decision needed."""
+        self._forwarded = True
+        self.request.prompts = ()
+        if self.decision is not None:
+            self.decision.forget()
+
+    def refuse(self, refusal: Refused) -> None:
+        if self._settled or self._forwarded:
+            return
+        self._settled = True
+        if self.request is UNREAD:
+            self.request = Request(received_at=self.received_at)
+        self._router.observer.refused(self.request, refusal)
+        if self.trace is not None:
+            if refusal.decision is not None:
+                self.trace.decided(refusal.decision)
+            self.trace.end(status=refusal.status, error=refusal.message)
+        self._close_charges()
+
+    def head(self, headers: Headers, metadata: Metadata, failure: str) -> dict[str, str]:
+        if self.decision is None:
+            return {}
+        router = self._router
+        if failure:
+            self._blame(failure)
+        else:
+            router.health.success(self._picked_key(), router.now())
+        if router.habits.load_report:
+            self._take_report(headers)
+        hooks, failed = self.rules.hooks, router.observer.hook_failed
+        return hooks.response_headers(self.request, self.decision, (headers, metadata), failed)
+
+    def first_piece(self) -> None:
+        for endpoint, charge in self.charges:
+            self._router.observer.inflight(self.request, endpoint, 0, -charge.first_piece())
+
+    def gaps(self) -> Callable[[float], None]:
+        return self._router.observer.gaps(self.request)
+
+    def settle(self, outcome: Outcome) -> OwnMetadata:
+        if self._settled:
+            return {}
+        self._settled = True
+        self._close_charges()
+        if self.decision is None:
+            return {}
+        if outcome.failure and not outcome.status:
+            # No headers told of it.
+            self._blame(outcome.failure)
+        observer = self._router.observer
+        metadata = self.rules.hooks.finished(self.request, self.decision, outcome, observer.hook_failed)
+        observer.ended(self.request, self.decision, outcome)
+        if self.trace is not None:
+            self.trace.end(status=outcome.status, error=outcome.failure)
+        return metadata
+
+    def _blame(self, kind: str) -> None:
+        self._router.health.failure(self._picked_key(), self._router.now())
+        self._router.observer.failed(self._picked_key(), kind)
+
+    def _take_report(self, headers: Headers) -> None:
+        """Use the engine's load report, if there is one."""
+        report = names.first(headers, (names.LOAD_REPORT,))
+        reading = reports.reading(report) if report else None
+        if reading is not None:
+            self._router.pool.reported(self._picked_key(), reading, self._router.now())
+
+    def _picked_key(self) -> str:
+        return self.decision.picked[0].key if self.decision is not None else ""
+
+    def _close_charges(self) -> None:
+        for endpoint, charge in self.charges:
+            requests, tokens = charge.close()
+            self._router.observer.inflight(self.request, endpoint, -requests, -tokens)
+        self.charges = []
