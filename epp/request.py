@@ -15,15 +15,19 @@ class Refused(Exception):
     """A request that gets an answer instead of an endpoint.
 
     `status` is the HTTP status, `code` the word that opens the body text, `reason` the value of
-    x-llm-d-request-dropped-reason ("" for none), `by` the plug-in or stage that refused.
+    x-llm-d-request-dropped-reason ("" for none), `by` the plug-in or stage that refused, `retry_after_s` when it may
+    be worth another try (None = can't be known).
     """
 
-    def __init__(self, status: int, message: str, reason: str = "", by: str = "") -> None:
+    def __init__(
+        self, status: int, message: str, reason: str = "", by: str = "", retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.reason = reason
         self.by = by
+        self.retry_after_s = retry_after_s
         self.decision: Decision | None = None
         """How far the decision had come, if one had begun."""
 
