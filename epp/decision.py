@@ -160,3 +160,5 @@ class Outcome(Struct, frozen=True):
     response_bytes: int = 0
     failure: str = ""
     """How the endpoint failed (5xx, connect, missing), "" if it did not."""
+    pieces: int = 0
+    """Non-empty pieces the response's body came in; of an event stream about one a token."""

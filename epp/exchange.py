@@ -47,6 +47,7 @@ class Exchange(Struct, eq=False):
     _last_at: float = 0.0
     _gap: Callable[[float], None] | None = None
     _bytes: int = 0
+    _pieces: int = 0
     _failure: str = ""
     _ended: bool = False
     _settled: bool = False
@@ -180,11 +181,13 @@ class Exchange(Struct, eq=False):
             streamed=self._sse,
             response_bytes=self._bytes,
             failure=self._failure,
+            pieces=self._pieces,
         )
 
     def _observe_piece(self, size: int) -> None:
         now = self._desk.now()
         self._bytes += size
+        self._pieces += 1
         if self._first_at is None:
             self._first_at = now
             self.books.first_piece()
