@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from epp import headers as names
 from epp.bodies import reports
+from epp.flow.ticket import Ticket
 from epp.headers import Headers, Metadata, OwnMetadata
 from epp.observe import Trace
 from epp.pool.ledger import Charge
@@ -35,6 +36,10 @@ class Account(Struct, eq=False):
     decision: Decision | None = None
     trace: Trace | None = None
     charges: list[tuple[Endpoint, Charge]] = []
+    ticket: Ticket | None = None
+    """At the queue, if there is one."""
+    evicted: Callable[[], None] | None = None
+    """Ends the stream in flight with an answer; None where that can't be done."""
     _forwarded: bool = False
     _settled: bool = False
 
@@ -56,6 +61,11 @@ class Account(Struct, eq=False):
             charge = router.pool.ledger.charge(endpoint.key, until_first=first, until_end=end)
             self.charges.append((endpoint, charge))
             router.observer.inflight(self.request, endpoint, 1, first + end)
+
+    def evict(self) -> None:
+        """A more important request needs its place."""
+        if self.evicted is not None and not self._settled:
+            self.evicted()
 
     def answered(self) -> None:
         """The request is on its way: drop what only the decision needed."""
@@ -93,6 +103,7 @@ class Account(Struct, eq=False):
     def first_piece(self) -> None:
         for endpoint, charge in self.charges:
             self._router.observer.inflight(self.request, endpoint, 0, -charge.first_piece())
+        self._router.wake()
 
     def gaps(self) -> Callable[[float], None]:
         return self._router.observer.gaps(self.request)
@@ -133,3 +144,7 @@ class Account(Struct, eq=False):
             requests, tokens = charge.close()
             self._router.observer.inflight(self.request, endpoint, -requests, -tokens)
         self.charges = []
+        self.evicted = None
+        if self.ticket is not None:
+            self.ticket.ended()
+        self._router.wake()

@@ -18,6 +18,9 @@ from epp.types import Outcome, Refused
 class Books(Protocol):
     """One request where it is decided."""
 
+    evicted: Callable[[], None] | None
+    """Called when the request, on its way, must end for a more important one; set where the desk `evicts`."""
+
     def pick(self, asked: Asked) -> Forward | Awaitable[Forward]:
         """Choose, and charge the endpoint. Raises Refused, or returns an awaitable that may."""
 
@@ -52,6 +55,10 @@ class Desk(Protocol):
     @property
     def now(self) -> Callable[[], float]:
         """Seconds."""
+
+    @property
+    def evicts(self) -> bool:
+        """Requests may be ended while they are on their way."""
 
     def open(self, received_at: float) -> Books:
         """A request's headers have arrived."""

@@ -35,6 +35,22 @@ class Refused(Exception):
     def code(self) -> str:
         return CODES.get(self.status, "Internal")
 
+    @property
+    def text(self) -> str:
+        """The body of the answer."""
+        return f"inference error: {self.code} - {self.message}"
+
+
+class Evicted(Refused):
+    """A request that was on its way and ends for a more important one."""
+
+    def __init__(self) -> None:
+        super().__init__(429, "request evicted by flow control", "evicted", "flow-control")
+
+    @property
+    def text(self) -> str:
+        return self.message
+
 
 CODES = {
     400: "BadRequest",

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import numpy as np
 
 from epp import headers as names
 from epp.account import UNREAD, Account
+from epp.admission import Queueing
 from epp.bodies.parsed import Parsed
 from epp.bodies.registry import Parsers
 from epp.headers import Metadata
@@ -55,6 +57,8 @@ class Router:
         self.suspensions = Suspensions()
         self.steering = Steering()
         """Swapped as a whole when objectives or rewrites change."""
+        self.queueing: Queueing | None = None
+        """None with the gate flowControl shut: then sheddable requests alone are refused, by saturation."""
         self._rng = rng
         self._clock = clock
         self._worked = worked
@@ -70,6 +74,10 @@ class Router:
         """A request's headers have arrived."""
         return Account(self, self.rules, received_at, UNREAD)
 
+    @property
+    def evicts(self) -> bool:
+        return self.queueing is not None and self.queueing.evicts
+
     def passed(self, wrapped: int, read: int) -> None:
         self.observer.passed(wrapped, read)
 
@@ -84,7 +92,7 @@ class Router:
                 return self._bodiless(account, asked.metadata)
             self._fill(request, asked)
             self._arrive(account)
-            return self._decide(account, asked)
+            return self._admit(account, asked)
         except Refused as refusal:
             account.refuse(refusal)
             raise
@@ -131,6 +139,16 @@ class Router:
         request = account.request
         account.rules.hooks.arrived(request, self.observer.hook_failed)
         request.fairness_id = request.fairness_id or request.attributes.get("agent-identity", "") or "default-flow"
+
+    def _admit(self, account: Account, asked: Asked) -> Forward | Awaitable[Forward]:
+        if self.queueing is not None:
+            return self.queueing.enter(account, partial(self._decide, account, asked))
+        return self._decide(account, asked)
+
+    def wake(self) -> None:
+        """Something that may free a place has happened."""
+        if self.queueing is not None:
+            self.queueing.wake()
 
     def _given(self, request: Request, metadata: Metadata) -> Given:
         now = self.now()

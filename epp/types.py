@@ -2,7 +2,7 @@
 
 from epp.decision import Ballot, Decision, Flaw, Outcome, Run, Spent, Step, Vote
 from epp.endpoints import COLUMNS, Change, Column, Endpoint, Endpoints, Mask, Reading, Rows, Scores
-from epp.request import CODES, Media, Prompt, Refused, Request, Usage
+from epp.request import CODES, Evicted, Media, Prompt, Refused, Request, Usage
 
 __all__ = [
     "CODES",
@@ -13,6 +13,7 @@ __all__ = [
     "Decision",
     "Endpoint",
     "Endpoints",
+    "Evicted",
     "Flaw",
     "Mask",
     "Media",

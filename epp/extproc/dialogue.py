@@ -20,7 +20,7 @@ from epp.extproc.held import HeldBytes
 from epp.extproc.stream import Answers, End, Event, Head, Pick, Piece, ProtocolError, State, Stream
 from epp.headers import Metadata
 from epp.rules import Forward
-from epp.types import Refused
+from epp.types import Evicted, Refused
 
 Told = TypeVar("Told")
 
@@ -28,7 +28,7 @@ Told = TypeVar("Told")
 class Dialogue:
     """Feed it each message with `receive`, write what that returns, say `sent`; `close` it when the stream is over."""
 
-    __slots__ = ("_desk", "_exchange", "_read", "_stream", "_wrapped")
+    __slots__ = ("_desk", "_exchange", "_read", "_stream", "_wrapped", "push")
 
     def __init__(self, desk: Desk, held: HeldBytes) -> None:
         self._desk = desk
@@ -36,11 +36,15 @@ class Dialogue:
         self._exchange: Exchange | None = None
         self._wrapped = self._read = 0
         """Pieces of the response that went the short way, and the long one."""
+        self.push: Callable[[Answers], None] | None = None
+        """Sends what was not asked for; set by the transport."""
 
     def receive(self, message: bytes) -> list[bytes] | Awaitable[list[bytes]]:
         """The messages to send, in order, or a coroutine for them. Raises ProtocolError; then close with an error."""
         if self._exchange is None:
             self._exchange = Exchange.begun(self._desk)
+            if self._desk.evicts:
+                self._exchange.books.evicted = self._evict
         elif self._stream.sends_on and (piece := wire.piece(message)) is not None:
             return self._pass_on(self._exchange, piece)
         try:
@@ -71,6 +75,7 @@ class Dialogue:
     def close(self, cause: str) -> None:
         """The stream is over, however that came: give everything back. `cause` counts unless the response was done."""
         self._stream.close()
+        self.push = None
         if self._wrapped or self._read:
             self._desk.passed(self._wrapped, self._read)
             self._wrapped = self._read = 0
@@ -84,6 +89,13 @@ class Dialogue:
             return answers if isinstance(answers, list) else await answers
         except Refused as refusal:
             return self._refuse(refusal)
+
+    def _evict(self) -> None:
+        """The request is ended for a more important one: the client hears it, unless all has been said."""
+        if self._exchange is None or self.push is None or self.over:
+            return
+        self._exchange.settle("evicted")
+        self.push(self._stream.refused(Evicted(), {}))
 
     def _refuse(self, refusal: Refused) -> Answers:
         if self._exchange is not None:

@@ -44,6 +44,9 @@ class Call(Protocol):
     def over(self) -> bool:
         """True once nothing more will be said."""
 
+    def attach(self, push: Callable[[Replies], None]) -> None:
+        """The stream is there: `push` says on it what was not asked for."""
+
     def close(self, status: Status) -> None:
         """The stream is gone. Called once."""
 
@@ -65,6 +68,9 @@ class Process:
 
     def ended(self) -> Replies:
         return []
+
+    def attach(self, push: Callable[[Replies], None]) -> None:
+        self._dialogue.push = push
 
     @property
     def over(self) -> bool:
@@ -102,6 +108,9 @@ class Unary:
             raise Failed(Status.INTERNAL, f"the message can't be read: {error}") from None
 
     def sent(self) -> None:
+        pass
+
+    def attach(self, push: Callable[[Replies], None]) -> None:
         pass
 
     def close(self, status: Status) -> None:

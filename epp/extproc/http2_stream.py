@@ -165,11 +165,11 @@ class Stream:
         except Exception as error:  # noqa: BLE001 - `failure` tells the client and the log
             raise failure(error) from None
         if isinstance(replies, list):
-            self._say(replies)
+            self.say(replies)
         else:
             self._cancel = self.link.spawn(replies, self._decided)
 
-    def _say(self, replies: Replies) -> None:
+    def say(self, replies: Replies) -> None:
         if replies:
             self._send(replies)
             if self._pending:
@@ -189,7 +189,7 @@ class Stream:
         try:
             if isinstance(outcome, BaseException):
                 raise failure(outcome)
-            self._say(outcome)
+            self.say(outcome)
             self._go_on()
         except Failed as failed:
             self.fail(failed)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from epp.extproc.http2_calls import Calls, Failed
+from functools import partial
+
+from epp.extproc.http2_calls import Calls, Failed, Replies
 from epp.extproc.http2_headers import Opening
 from epp.extproc.http2_limits import Budget, Limits, Spawn
 from epp.extproc.http2_stream import Stream
@@ -102,6 +104,7 @@ class Streams:
             self._answer_at_once(number, RESPONSE + told, ended=ended)
             return
         stream = self.open[number] = Stream(number, self, made(), self.initial_window, opening.length)
+        stream.call.attach(partial(self._interject, stream))
         if opening.timeout_s is not None:
             when = self.deadlines[number] = self.now + opening.timeout_s
             self.next_deadline = min(self.next_deadline, when)
@@ -116,6 +119,18 @@ class Streams:
             stream.fail(failed)
         except StreamBroken as error:
             self.reset(stream, error.code, Status.INTERNAL)
+
+    def _interject(self, stream: Stream, replies: Replies) -> None:
+        """The call says what it was not asked for: in the loop's next turn, as whoever makes it say so is not done."""
+
+        def say(said: Replies | BaseException) -> None:
+            if not stream.gone and isinstance(said, list):
+                try:
+                    stream.say(said)
+                except Failed as failed:
+                    stream.fail(failed)
+
+        self.spawn(_given(replies), say)
 
     def refuse(self, number: int, code: Error) -> None:
         """Reset a stream that was never begun."""
@@ -251,3 +266,7 @@ class Streams:
         self.reserve -= more
         while self.blocked and self.room > 0:
             self.blocked.pop(next(iter(self.blocked))).unblocked()
+
+
+async def _given(replies: Replies) -> Replies:
+    return replies

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from math import ceil
 from typing import Literal
 
 from envoy.config.core.v3.base_pb2 import HeaderValueOption
@@ -197,9 +198,11 @@ def refused(refusal: Refused, headers: Mapping[str, str]) -> bytes:
     immediate = answer.immediate_response
     # A plug-in may refuse with any number; a client must get an error.
     immediate.status.code = refusal.status if 400 <= refusal.status <= 599 else 500
-    immediate.body = f"inference error: {refusal.code} - {refusal.message}".encode()
+    immediate.body = refusal.text.encode()
     immediate.details = refusal.reason or "refused_by_endpoint_picker"
     named = {DROPPED_REASON: refusal.reason} if refusal.reason else {}
+    if refusal.retry_after_s is not None:
+        named["retry-after"] = str(max(1, ceil(refusal.retry_after_s)))
     for name, value in {**named, **headers}.items():
         immediate.headers.set_headers.append(HeaderValueOption.FromString(_header(name, value)))
     sent: bytes = answer.SerializeToString()

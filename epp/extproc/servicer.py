@@ -6,6 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 import grpc
@@ -41,6 +43,8 @@ class Servicer(grpc.GenericRpcHandler):
 
     async def _process(self, _: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         dialogue = self._open()
+        pushed: set[asyncio.Task[None]] = set()
+        dialogue.push = partial(_push, context, pushed)
         began = time.monotonic()
         cause, code = "error", "OK"
         self._watch.stream_opened()
@@ -63,6 +67,22 @@ class Servicer(grpc.GenericRpcHandler):
         finally:
             self._watch.stream_closed(time.monotonic() - began, code)
             dialogue.close(cause)
+
+
+def _push(
+    context: grpc.aio.ServicerContext[bytes, bytes], pushed: set[asyncio.Task[None]], replies: list[bytes]
+) -> None:
+    """Say what was not asked for; Envoy ends the stream once it has read it."""
+
+    async def say() -> None:
+        # The stream may end meanwhile, which is what this is for.
+        with suppress(asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.AbortError):
+            for reply in replies:
+                await context.write(reply)
+
+    task = asyncio.ensure_future(say())
+    pushed.add(task)
+    task.add_done_callback(pushed.discard)
 
 
 async def _talk(dialogue: Dialogue, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:

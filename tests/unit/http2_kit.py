@@ -84,6 +84,7 @@ class EchoCall:
         self.sent_count = 0
         self.over = False
         self.status: Status | None = None
+        self.push: Callable[[Replies], None] = lambda replies: None
 
     def receive(self, wire: bytes) -> Replies | Awaitable[Replies]:
         assert self.status is None, "a message for a call that is closed"
@@ -101,6 +102,9 @@ class EchoCall:
 
     def sent(self) -> None:
         self.sent_count += 1
+
+    def attach(self, push: Callable[[Replies], None]) -> None:
+        self.push = push
 
     def close(self, status: Status) -> None:
         assert self.status is None, "closed twice"
