@@ -84,7 +84,8 @@ class Band:
         self.waiting: OrderedDict[float, Ticket] = OrderedDict()
         """In order of arrival."""
         self.bytes = 0
-        self.idle_since = 0.0
+        self.used_at = 0.0
+        """When the latest request came."""
         self._fairness = fairness
         self._ordering = ordering
         self._heads: list[Key] | None = None
@@ -115,6 +116,7 @@ class Band:
         ticket.key = self._ordering.key(ticket)
         self.waiting[ticket.number] = ticket
         self.bytes += ticket.size
+        self.used_at = ticket.queued_at
         flow = self.flows.get(ticket.fairness_id)
         if flow is None:
             flow = self.flows[ticket.fairness_id] = Flow(ticket.fairness_id, self.priority, self.waiting)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from epp.flow.ticket import Key, Ticket
 from epp.plugins import Plugin
@@ -101,10 +101,10 @@ class Limits:
     def ceilings(self, saturation: float, priorities: tuple[int, ...]) -> tuple[float, ...]:
         """One for each priority."""
         try:
-            told: Any = self._call(saturation, priorities)
-            if told is self._seen and len(told) == len(priorities):
+            told: Sequence[float] = self._call(saturation, priorities)
+            if told is self._seen and len(self._seen) == len(priorities):
                 return self._seen
-            ceilings = tuple(told)
+            ceilings: tuple[float, ...] = tuple(told)
             if len(ceilings) == len(priorities) and all(map(_is_number, ceilings)):
                 self._seen = ceilings
                 return ceilings

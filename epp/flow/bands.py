@@ -1,0 +1,96 @@
+"""Which bands there are: those configured, band 0, those of known objectives, and any a request asked for lately."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from epp.flow.band import Band
+from epp.flow.policies import Failed, Fairness, Limits, Ordering
+from epp.flow.settings import BandRules, FlowRules
+
+IDLE_S = 600.0
+"""A band that nothing speaks for goes after so long without a request."""
+
+
+class Bands:
+    """All bands, highest priority first."""
+
+    def __init__(self, rules: FlowRules, failed: Failed) -> None:
+        self._rules = rules
+        self._failed = failed
+        self._known: frozenset[int] = frozenset()
+        self._bands: dict[int, Band] = {}
+        self.order: tuple[Band, ...] = ()
+        self.priorities: tuple[int, ...] = ()
+        self.limits = Limits(rules.usage_limit, failed)
+        self._make(self._lasting())
+
+    def __iter__(self) -> Iterator[Band]:
+        return iter(self.order)
+
+    def find(self, priority: int) -> Band | None:
+        return self._bands.get(priority)
+
+    def at(self, priority: int) -> Band:
+        """The band of a priority, made from the template if there is none."""
+        band = self._bands.get(priority)
+        if band is None:
+            self._make([priority])
+            band = self._bands[priority]
+        return band
+
+    def know(self, priorities: Iterable[int], now: float) -> None:
+        """The priorities of all objectives: these have bands from now on."""
+        before, self._known = self._known, frozenset(priorities)
+        for priority in before - self._known:
+            self._bands[priority].used_at = now
+        self._make(self._lasting())
+
+    def use(self, rules: FlowRules) -> None:
+        """New rules for all bands. Requests stay where they are unless their band has other policies."""
+        self._rules = rules
+        self.limits = Limits(rules.usage_limit, self._failed)
+        for priority, band in self._bands.items():
+            band.rules, before = rules.band(priority), band.rules
+            if not _same_policies(band.rules, before):
+                self._bands[priority] = self._moved(band)
+        self._make(self._lasting())
+
+    def collect(self, now: float) -> bool:
+        """Drop bands idle for IDLE_S that nothing speaks for; whether there are others to be looked at later."""
+        lasting = self._lasting()
+        passing = [band for band in self.order if band.priority not in lasting]
+        for band in passing:
+            if not band.waiting and now - band.used_at >= IDLE_S:
+                del self._bands[band.priority]
+        self._sort()
+        return any(band.priority in self._bands for band in passing)
+
+    def _lasting(self) -> set[int]:
+        return {0, *self._known, *[rules.priority for rules in self._rules.bands]}
+
+    def _make(self, priorities: Iterable[int]) -> None:
+        for priority in priorities:
+            if priority not in self._bands:
+                self._bands[priority] = self._made(self._rules.band(priority))
+        self._sort()
+
+    def _made(self, rules: BandRules) -> Band:
+        return Band(rules, Fairness(rules.fairness, self._failed), Ordering(rules.ordering, self._failed))
+
+    def _moved(self, band: Band) -> Band:
+        made = self._made(band.rules)
+        for ticket in list(band.waiting.values()):
+            band.drop(ticket)
+            ticket.ttl_s = self._rules.ttl_s
+            made.put(ticket)
+        return made
+
+    def _sort(self) -> None:
+        self.priorities = tuple(sorted(self._bands, reverse=True))
+        self.order = tuple([self._bands[priority] for priority in self.priorities])
+
+
+def _same_policies(one: BandRules, other: BandRules) -> bool:
+    """An instance that a reload hands over goes on, and so does what it has noted."""
+    return one.fairness.instance is other.fairness.instance and one.ordering.instance is other.ordering.instance
