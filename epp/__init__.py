@@ -2,6 +2,8 @@
 
 from importlib.metadata import version
 
+from epp.flow.band import Band, Flow
+from epp.flow.item import Item
 from epp.signals import column, signal
 from epp.types import (
     Column,
@@ -23,10 +25,13 @@ from epp.types import (
 __version__ = version("endpoint-picker")
 
 __all__ = [
+    "Band",
     "Column",
     "Decision",
     "Endpoint",
     "Endpoints",
+    "Flow",
+    "Item",
     "Mask",
     "Media",
     "Outcome",

@@ -131,18 +131,16 @@ class FlowControl:
 
     def state(self) -> dict[str, Any]:  # JSON-like
         """What waits where, and why, for people to look at."""
-        now, saturation = self._now(), self._saturation()
-        ceilings = self._bands.limits.ceilings(saturation, self._bands.priorities)
         return {
             "requests": self._requests,
             "bytes": self._bytes,
             "max_requests": self._rules.max_requests or None,
             "max_bytes": self._rules.max_bytes or None,
-            "saturation": saturation,
+            "saturation": self._saturation(),
             "pool_empty": self._patience.empty,
             "closed": bool(self._closed),
             "in_flight": self._inflight.state(),
-            "bands": report(self._bands, ceilings, now),
+            "bands": report(self._bands, self._now()),
         }
 
     def _pump(self, entering: Ticket | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from epp.flow.ticket import Key, Ticket
@@ -48,7 +48,7 @@ class Fairness:
     """Turns of a fairness policy; the safe one is the flow whose head comes first in the band's order."""
 
     def __init__(self, plugin: Plugin, failed: Failed) -> None:
-        self._turn = plugin.call("fairness")
+        self._turn = plugin.instance.turn
         self._name = plugin.name
         self._failed = failed
         self.queued = self._notice(plugin, "queued")
@@ -95,18 +95,25 @@ class Limits:
         self._call = plugin.call("usage_limit")
         self._name = plugin.name
         self._failed = failed
-        self._seen: tuple[float, ...] = ()
-        """The last good answer: policies often give the same tuple again."""
+        self._priorities: tuple[int, ...] = ()
+        self._ceilings: tuple[float, ...] = ()
+        """The latest good answer, and to what."""
+
+    @property
+    def latest(self) -> Iterable[tuple[int, float]]:
+        """Priorities and the ceilings they had when it was last asked for."""
+        return zip(self._priorities, self._ceilings, strict=True)
 
     def ceilings(self, saturation: float, priorities: tuple[int, ...]) -> tuple[float, ...]:
         """One for each priority."""
         try:
             told: Sequence[float] = self._call(saturation, priorities)
-            if told is self._seen and len(self._seen) == len(priorities):
-                return self._seen
+            if told is self._ceilings and priorities is self._priorities:
+                # Policies often give the same tuple again.
+                return self._ceilings
             ceilings: tuple[float, ...] = tuple(told)
             if len(ceilings) == len(priorities) and all(map(_is_number, ceilings)):
-                self._seen = ceilings
+                self._priorities, self._ceilings = priorities, ceilings
                 return ceilings
             error: BaseException = ValueError(f"wanted {len(priorities)} numbers, none of them NaN; got {ceilings!r}")
         except KeyboardInterrupt:

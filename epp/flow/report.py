@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from heapq import nlargest
 from typing import Any
 
 from epp.flow.band import Band, Flow
+from epp.flow.bands import Bands
 
 FLOWS_SHOWN = 20
 """Of each band, the longest."""
 
 
-def report(bands: Iterable[Band], ceilings: Iterable[float], now: float) -> list[dict[str, Any]]:  # JSON-like
-    """Every band, the most important first."""
-    return [_band(band, ceiling, now) for band, ceiling in zip(bands, ceilings, strict=True)]
+def report(bands: Bands, now: float) -> list[dict[str, Any]]:  # JSON-like
+    """Every band, the most important first, with the ceiling that it had when it last mattered."""
+    # A policy may count its calls, so it is not called for this.
+    ceilings = dict(bands.limits.latest)
+    return [_band(band, ceilings.get(band.priority), now) for band in bands]
 
 
-def _band(band: Band, ceiling: float, now: float) -> dict[str, Any]:
+def _band(band: Band, ceiling: float | None, now: float) -> dict[str, Any]:
     first = next(iter(band.waiting.values()), None)
     return {
         "priority": band.priority,
