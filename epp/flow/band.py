@@ -97,7 +97,7 @@ class Band:
     def best(self) -> Flow | None:
         """The flow whose head comes first in the band's order."""
         heads = self._heads
-        if heads is None or len(heads) > 2 * len(self.flows) + SPARE:
+        if heads is None:
             heads = self._heads = [flow.head.key for flow in self.flows.values() if flow.head is not None]
             heapify(heads)
         while heads:
@@ -123,7 +123,7 @@ class Band:
         ticket.flow = flow
         flow.put(ticket)
         if self._heads is not None and flow.head is ticket:
-            heappush(self._heads, ticket.key)
+            self._note_head(self._heads, ticket.key)
         if self._fairness.queued is not None:
             self._fairness.queued(flow, ticket)
 
@@ -145,13 +145,20 @@ class Band:
         del self.waiting[ticket.number]
         self.bytes -= ticket.size
         ticket.flow = None
+        was_head = flow.head is ticket
         flow.remove(ticket)
         if flow.head is None:
             del self.flows[flow.id]
-        elif self._heads is not None:
-            # Pushed even if it was the head before: what is pushed twice is found out when it comes up.
-            heappush(self._heads, flow.head.key)
+        elif was_head and self._heads is not None:
+            self._note_head(self._heads, flow.head.key)
         return flow
+
+    def _note_head(self, heads: list[Key], key: Key) -> None:
+        if len(heads) > 2 * len(self.flows) + SPARE:
+            # Mostly former heads: begin anew when somebody asks.
+            self._heads = None
+        else:
+            heappush(heads, key)
 
 
 def oldest(bands: Iterable[Band]) -> Ticket | None:

@@ -361,6 +361,19 @@ def test_after_shutdown_nothing_rings() -> None:
     assert len(world.heard.outcomes) == 2
 
 
+@pytest.mark.parametrize("flows", [1, 500])
+def test_those_who_come_and_are_cancelled_leave_nothing_behind(flows: int) -> None:
+    world = busy(rules(ttl_s=0.0))
+    world.enter("stays")
+    (usual,) = [one for one in world.flow._bands if one.priority == 0]
+    usual.best()
+    for number in range(1000):
+        world.enter(str(number), fairness_id=str(number % flows)).cancel()
+        world.enter(str(number), fairness_id="a").cancel()
+    assert list(usual.flows) == ["a"]
+    assert len(usual.flows["a"]._keys) + len(usual.flows["a"]._late) + len(usual._heads or ()) < 100
+
+
 # Reload.
 
 

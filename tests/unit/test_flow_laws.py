@@ -166,6 +166,8 @@ class Queue(RuleBasedStateMachine):
         self.world.drawn = drawn
         self.world.flow.use(made(drawn))
         assert set(before) <= set(self.world.waiting) | set(self.world.sent)
+        # Who has waited longer than the new budget is told by the next timer.
+        self.world.advance(0.001)
 
     @rule(priorities=st.sets(PRIORITIES))
     def objectives_change(self, priorities: set[int]) -> None:

@@ -7,6 +7,8 @@ from math import inf
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from epp import Band, Flow, Item
 from epp.testing import request
@@ -157,6 +159,49 @@ def test_program_aware_weighs_service_against_the_wait_of_the_head() -> None:
     for program, tokens in (("a", 0), ("b", 100), ("c", 200)):
         served(patient, program, 1000.0, tokens)
     assert drained(queued(patient, "b1", "c1", "a1")) == ["b1", "c1", "a1"]
+
+
+def scored(policy: ProgramAwareFairness, waiting: Band, now: float, service: dict[str, float]) -> dict[str, float]:
+    """Upstream's formula, written down plainly."""
+
+    def normal(values: dict[str, float]) -> dict[str, float]:
+        low, high = min(values.values()), max(values.values())
+        return {name: (value - low) / (high - low) if high > low else 0.5 for name, value in values.items()}
+
+    served = normal({name: service.get(name, 0.0) for name in waiting.flows})
+    waited = normal({name: now - flow.head.queued_at for name, flow in waiting.flows.items() if flow.head})
+    return {name: 0.8 * (1 - served[name]) + 0.2 * waited[name] for name in waiting.flows}
+
+
+STEPS = st.tuples(st.sampled_from(["queue", "queue", "go", "serve", "cancel"]), st.integers(0, 5), st.integers(1, 50))
+
+
+@given(st.lists(STEPS, min_size=40, max_size=160))
+@settings(max_examples=200, deadline=None)
+def test_program_aware_scores_as_the_formula_says_whatever_happened_before(steps: list[tuple[str, int, int]]) -> None:
+    def shortest_first(item: Item) -> float:
+        return item.size
+
+    policy, service = ProgramAwareFairness(las_half_life_seconds=0.0), {}
+    world = busy(rules(default=band(fairness=policy, ordering=shortest_first)))
+    (usual,) = [one for one in world.flow._bands if one.priority == 0]
+    tickets = []
+    for number, (what, which, amount) in enumerate(steps):
+        world.now += amount / 10
+        program = f"p{which}"
+        if what == "queue":
+            tickets.append(world.enter(f"r{number}", fairness_id=program, size=amount))
+        elif what == "cancel" and tickets:
+            tickets[which % len(tickets)].cancel()
+        elif what == "serve":
+            served(policy, program, world.now, amount)
+            service[program] = service.get(program, 0.0) + amount
+        elif what == "go" and world.waiting:
+            scores = scored(policy, usual, world.now, service)
+            world.end(next(iter(world.running)))
+            went = world.running[world.sent[-1]].fairness_id
+            assert scores[went] == pytest.approx(max(scores.values()))
+    assert world.heard.failures == []
 
 
 def test_program_aware_shares_a_full_pool_by_tokens_not_by_requests() -> None:
