@@ -207,6 +207,7 @@ class App:
             picker.decisions,
             self._config,
             plugins_state=picker.plugins_state,
+            queue=picker.turnstile.state,
             endpoints=picker.endpoint_states,
             kubernetes=None if cluster is None else cluster.shown,
             authenticator=Reviewer(cluster.api) if asked and cluster is not None else None,
@@ -261,6 +262,8 @@ class App:
         if quiet not in done:
             why = "drain ended by a second signal" if told in done else "drain time is over"
             log.warning(why, extra={"streams": streams.count})
+        # What can go has gone: whoever still waits hears now that he must ask elsewhere.
+        self._picker.turnstile.close()
         await server.stop(0.0 if told in done else min(GRACE_S, limit_s))
         log.info("stopped", extra={"inflight": self._picker.pool.ledger.requests})
 

@@ -27,6 +27,7 @@ COLUMNS = (
     "block_tokens",
     "num_blocks",
     "max_loras",
+    "seats",
     "read_at",
     "interval_s",
 )
@@ -201,6 +202,11 @@ class Endpoints:
     def max_loras(self) -> Column:
         """LoRA adapters that fit at once; 0 = unknown or none."""
         return self.column("max_loras")
+
+    @property
+    def seats(self) -> Column:
+        """Requests the engine takes at once before they queue in it, as learned from its readings; 0 = never read."""
+        return self.column("seats")
 
     @property
     def age_s(self) -> Column:

@@ -22,6 +22,7 @@ from epp.obs.decisions import Decisions
 from epp.obs.endpoint_state import endpoint_states
 from epp.obs.metrics import Metrics as Board
 from epp.obs.metrics import new_registry
+from epp.obs.metrics_flow import FlowMetrics
 from epp.obs.observer import PREFIX_PRODUCER, PRODUCER, Observers
 from epp.obs.plugin_state import inflight_state, plugins_state
 from epp.obs.traces import Tracer
@@ -33,6 +34,7 @@ from epp.rewrites import Steering
 from epp.route import Router
 from epp.rules import Habits, Rules
 from epp.scraping import Scraping
+from epp.turnstile import Turnstile
 
 LAG_EVERY_S = 1.0
 
@@ -57,15 +59,20 @@ class Picker:
         self._observers.configured(_types(built))
         self.held = HeldBytes(body_limit=options.max_body_bytes, total_limit=options.max_held_bytes)
         self.streams = OpenStreams(self.metrics)
+        flow_metrics = FlowMetrics(self.metrics, options.served_pool, self._observers.hook_failed)
+        self.turnstile = Turnstile(self.pool, flow_metrics, options.metrics_staleness_threshold)
         self.router = self._made_router()
-        self._readings = PoolReadings(self.pool, self.health, self.metrics, time.monotonic)
+        self.router.saturation = self.turnstile.saturation
+        self._readings = PoolReadings(self.pool, self.health, self.metrics, time.monotonic, self.turnstile.wake)
         self.scraping = Scraping(self._made_scraper)
-        self.sinks = (Membership(self.pool, [self.health.forget, self._readings.forget]), self.scraping)
+        forget = [self.health.forget, self._readings.forget]
+        self.sinks = (Membership(self.pool, forget, self.turnstile.wake), self.scraping)
         """Who hears which endpoints there are."""
 
     def start(self) -> None:
         """Begin with the configuration given. Raises FeedError if its metrics can't be read as it says."""
         self.scraping.use(self.built.metrics)
+        self._turn(self.built)
 
     def use(self, built: Built) -> None:
         """Put another configuration in force, between two decisions. Raises FeedError, and then nothing changed."""
@@ -73,10 +80,16 @@ class Picker:
         self.built = built
         self.router.rules = _rules(built)
         self._observers.configured(_types(built))
+        self._turn(built)
+
+    def _turn(self, built: Built) -> None:
+        self.turnstile.use(built)
+        self.router.queueing = self.turnstile.queueing
 
     def steer(self, steering: Steering) -> None:
         """Other objectives or rewrites are in force."""
         self.router.steering = steering
+        self.turnstile.steer(steering)
         self.metrics.keep_models(steering.rewrites.models)
 
     def dialogue(self) -> Dialogue:
@@ -103,6 +116,7 @@ class Picker:
             self.metrics.pool(self._options.served_pool, endpoints, fresh, self.health.cooling(now))
             self.metrics.suspended(self.router.suspensions.names(now))
             self.metrics.held(self.held.held)
+            self.turnstile.tell()
             for plugin in self.built.setup.plugins.values():
                 if plugin.type.type == PREFIX_PRODUCER:
                     self.metrics.prefix_index(plugin.name, plugin.instance.statistics().entries)

@@ -26,13 +26,26 @@ PLACES = {
     "signal": "epp.signals",
     "profile_handler": "epp.profile_handlers",
     "parser": "epp.parsers",
-    "policy": "epp.policies",
+    "detector": "epp.saturation_detectors",
+    "fairness": "epp.fairness_policies",
+    "ordering": "epp.ordering_policies",
+    "usage_limit": "epp.usage_limit_policies",
     "screener": "epp.screeners",
     "admitter": "epp.admitters",
     "hook": "epp.hooks",
 }
 """Kind of plug-in → entry point group."""
-METHODS = {"filter": "filter", "scorer": "score", "picker": "pick", "signal": "measure"}
+METHODS = {
+    "filter": "filter",
+    "scorer": "score",
+    "picker": "pick",
+    "signal": "measure",
+    "detector": "saturation",
+    "fairness": "turn",
+    "ordering": "key",
+    "usage_limit": "ceilings",
+}
+"""Kind of plug-in → method of a class that does its work; a class without it is called itself."""
 HOOKS = ("arrived", "picked", "response_headers", "finished")
 """Optional methods of a class, called along a request's life. Three more are called from outside of requests:
 `adopt(before)` when an instance takes the place of another one of its name, `state()` when somebody looks, `ready()`
@@ -47,7 +60,9 @@ GIVEN_ONLY = {
     "profile_handler": frozenset({"profiles", "runs"}),
 }
 """What one kind may read besides that."""
-CALLED = tuple(place for place in PLACES if place not in {"parser", "policy", "hook"})
+OF_THE_QUEUE = frozenset({"fairness", "ordering", "usage_limit"})
+"""Kinds that decide in which order requests leave the queue; each is called with arguments of its own."""
+CALLED = tuple(place for place in PLACES if place not in {"parser", "hook"} | OF_THE_QUEUE)
 """Kinds whose instances are called with what they read."""
 
 

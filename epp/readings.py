@@ -20,17 +20,20 @@ log = logging.getLogger(__name__)
 
 
 class Membership:
-    """Takes changes of the endpoints from discovery; each of `forget` hears the key of one that is gone."""
+    """Takes changes of the endpoints from discovery; each of `forget` hears the key of one that is gone, `changed` of
+    every change."""
 
-    def __init__(self, pool: Pool, forget: Sequence[Callable[[str], None]]) -> None:
+    def __init__(self, pool: Pool, forget: Sequence[Callable[[str], None]], changed: Callable[[], None]) -> None:
         self._pool = pool
         self._forget = forget
+        self._changed = changed
 
     def apply(self, change: Change) -> None:
         self._pool.apply(change)
         for key in change.gone:
             for forget in self._forget:
                 forget(key)
+        self._changed()
         if change.present or change.gone:
             present = _some([endpoint.key for endpoint in change.present])
             log.info(
@@ -45,10 +48,13 @@ def _some(keys: Sequence[str]) -> list[str]:
 
 
 class PoolReadings:
-    """Takes readings from the scraper."""
+    """Takes readings from the scraper; `changed` hears of each."""
 
-    def __init__(self, pool: Pool, health: Health, metrics: Metrics, now: Callable[[], float]) -> None:
+    def __init__(
+        self, pool: Pool, health: Health, metrics: Metrics, now: Callable[[], float], changed: Callable[[], None]
+    ) -> None:
         self._pool = pool
+        self._changed = changed
         self._health = health
         self._metrics = metrics
         self._now = now
@@ -59,6 +65,7 @@ class PoolReadings:
 
     def update(self, key: str, reading: Reading, now: float, interval_s: float) -> None:
         self._pool.update(key, reading, now, interval_s)
+        self._changed()
 
     def scrape_failed(self, key: str, kind: ScrapeFailure) -> None:
         """Only a refused connection says that the engine is down; slow, odd or missing pages do not."""

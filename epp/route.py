@@ -17,6 +17,8 @@ from epp.account import UNREAD, Account
 from epp.admission import Queueing
 from epp.bodies.parsed import Parsed
 from epp.bodies.registry import Parsers
+from epp.flow.admission import admit
+from epp.flow.saturation import Saturation
 from epp.headers import Metadata
 from epp.observe import Observer
 from epp.pool.health import Health
@@ -25,7 +27,7 @@ from epp.profiles import Given, Slow, Wait, any_endpoint, decide
 from epp.rewrites import Steering
 from epp.rules import Asked, Forward, Habits, Rules
 from epp.suspension import SLOW_S, Suspensions, Worked, thread_worked
-from epp.types import Decision, Refused, Request
+from epp.types import Decision, Endpoints, Mask, Refused, Request
 from epp.waiting import settled
 
 LOAD_REPORT_S = 1.0
@@ -59,6 +61,7 @@ class Router:
         """Swapped as a whole when objectives or rewrites change."""
         self.queueing: Queueing | None = None
         """None with the gate flowControl shut: then sheddable requests alone are refused, by saturation."""
+        self.saturation: Saturation | None = None
         self._rng = rng
         self._clock = clock
         self._worked = worked
@@ -143,7 +146,15 @@ class Router:
     def _admit(self, account: Account, asked: Asked) -> Forward | Awaitable[Forward]:
         if self.queueing is not None:
             return self.queueing.enter(account, partial(self._decide, account, asked))
+        if account.request.priority < 0 and self.saturation is not None:
+            everyone = self.pool.snapshot(self.now())
+            subset = self._subset(asked.metadata, everyone)
+            candidates = everyone if subset is None else everyone.take(subset.nonzero()[0])
+            admit(account.request, candidates, self.saturation)
         return self._decide(account, asked)
+
+    def _subset(self, metadata: Metadata, endpoints: Endpoints) -> Mask | None:
+        return names.subset(metadata, endpoints) if metadata and self.habits.subset_filter else None
 
     def wake(self) -> None:
         """Something that may free a place has happened."""
@@ -159,7 +170,7 @@ class Router:
             now,
             self._rng,
             self._clock,
-            subset=names.subset(metadata, endpoints) if metadata and self.habits.subset_filter else None,
+            subset=self._subset(metadata, endpoints),
             cooling=self.health.left_out(endpoints.rows, now),
             suspended=self.suspensions.names(now),
         )

@@ -151,6 +151,11 @@ def _broken(place: str, result: Any, n: int) -> str:
     if place in {"filter", "screener"}:
         good = isinstance(result, np.ndarray) and result.dtype == np.bool_ and result.shape == (n,)
         return "" if good else f"must return a boolean mask of shape ({n},), got {_shown(result)}"
+    if place == "detector":
+        good = isinstance(result, np.ndarray) and result.dtype == np.float64 and result.shape == (n,)
+        if not good:
+            return f"must return each endpoint's saturation, float64 of shape ({n},); got {_shown(result)}"
+        return "" if np.isfinite(result).all() and (result >= 0.0).all() else "saturations are finite and not below 0"
     if place == "admitter":
         good = result is None or isinstance(result, Refused)
         return "" if good else f"must return None or epp.Refused, got {_shown(result)}"

@@ -198,6 +198,17 @@ BUILT_IN = {
     "vllmhttp-parser": "epp.bodies.vllmhttp:VllmHttpParser",
     "passthrough-parser": "epp.bodies.passthrough:PassthroughParser",
 }
+OF_THE_QUEUE = {
+    "ledger-detector": ("detector filter", "saturation:LedgerDetector"),
+    "utilization-detector": ("detector filter", "saturation:UtilizationDetector"),
+    "concurrency-detector": ("detector filter", "saturation:ConcurrencyDetector"),
+    "global-strict-fairness-policy": ("fairness", "flow_fairness:GlobalStrictFairnessPolicy"),
+    "round-robin-fairness-policy": ("fairness", "flow_fairness:RoundRobinFairnessPolicy"),
+    "fcfs-ordering-policy": ("ordering", "flow_ordering:fcfs_ordering_policy"),
+    "edf-ordering-policy": ("ordering", "flow_ordering:edf_ordering_policy"),
+    "static-usage-limit-policy": ("usage_limit", "flow_limits:StaticUsageLimitPolicy"),
+    "priority-holdback-policy": ("usage_limit", "flow_limits:PriorityHoldbackPolicy"),
+}
 
 
 def catalogue() -> Catalogue:
@@ -208,7 +219,12 @@ def catalogue() -> Catalogue:
         for place in places.split()
     ]
     parsers = [("parser", EntryPoint(name, value, PLACES["parser"])) for name, value in BUILT_IN.items()]
-    return Catalogue([*points, *parsers])
+    queue = [
+        (place, EntryPoint(name, f"scorers.{value}", PLACES[place]))
+        for name, (places, value) in OF_THE_QUEUE.items()
+        for place in places.split()
+    ]
+    return Catalogue([*points, *parsers, *queue])
 
 
 def made(text: str, **settings: Any) -> Built:

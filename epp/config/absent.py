@@ -15,42 +15,21 @@ class Idle:
 
     why: str
     alpha: bool = False
-    detector: bool = False
-    """It may be named as saturationDetector; upstream it can be a filter too."""
 
 
-NEVER_SHED = "requests are neither queued nor shed by saturation here"
-NO_QUEUE = "requests are not queued here"
+ONE_WAY = "flowControl.enableEviction evicts sheddable requests, the least important and newest first, as upstream does"
 IDLE: Mapping[str, Idle] = {
-    "utilization-detector": Idle(NEVER_SHED, detector=True),
-    "concurrency-detector": Idle(NEVER_SHED, detector=True),
-    "global-strict-fairness-policy": Idle(NO_QUEUE),
-    "round-robin-fairness-policy": Idle(NO_QUEUE),
-    "program-aware-fairness": Idle(NO_QUEUE),
-    "fcfs-ordering-policy": Idle(NO_QUEUE),
-    "edf-ordering-policy": Idle(NO_QUEUE),
-    "slo-deadline-ordering-policy": Idle(NO_QUEUE),
-    "static-usage-limit-policy": Idle(NO_QUEUE),
-    "priority-holdback-policy": Idle(NO_QUEUE, alpha=True),
-    "soft-reflective-ceiling-policy": Idle(NO_QUEUE, alpha=True),
-    "sheddable-eviction-filter": Idle(NO_QUEUE, alpha=True),
-    "priority-then-time-eviction-order-policy": Idle(NO_QUEUE, alpha=True),
+    "sheddable-eviction-filter": Idle(ONE_WAY, alpha=True),
+    "priority-then-time-eviction-order-policy": Idle(ONE_WAY, alpha=True),
     "endpoint-notification-source": Idle("plug-ins need no notice of endpoints that come and go"),
     "models-data-source": Idle("nothing reads the engines' lists of models"),
     "models-data-extractor": Idle("nothing reads the engines' lists of models"),
 }
-DETECTOR_AS_FILTER = {
-    "utilization-detector": "use utilization-filter with fallbackOnEmpty: true",
-    "concurrency-detector": "use utilization-filter with the metric active-requests",
-}
-"""What to use where a profile lists a detector."""
-
 DISAGGREGATION = "prefill/decode disaggregation"
 ONE_STAGE = (
     "remove it, and use single-profile-handler with one profile that has decode-filter: decode endpoints then compute "
     "the prompt too"
 )
-LATENCY = "latency prediction"
 MULTICLUSTER = "routing between clusters"
 TOPOLOGY = "affinity by topology"
 ABSENT: Mapping[str, tuple[str, str]] = {
@@ -72,10 +51,6 @@ ABSENT: Mapping[str, tuple[str, str]] = {
     ),
     "burst-prefix-cache-producer": ("placing bursts together", "use approx-prefix-cache-producer"),
     "p2p-source-producer": ("copying KV blocks between endpoints", "remove it"),
-    "predicted-latency-producer": (LATENCY, "remove it"),
-    "latency-scorer": (LATENCY, "use queue-scorer, kv-cache-utilization-scorer and prefix-cache-scorer"),
-    "slo-headroom-tier-filter": (LATENCY, "use utilization-filter"),
-    "latency-slo-admitter": (LATENCY, "remove it: every request is admitted"),
     "probabilistic-admitter": ("shedding by chance", "remove it: every request is admitted"),
     "mm-embeddings-cache-producer": ("encoder-cache affinity", "remove it"),
     "mm-embeddings-cache-scorer": (
@@ -109,9 +84,9 @@ GONE: Mapping[str, str] = {
     "sheddable-capacity-filter": "remove it",
     "decision-tree-filter": "use scorers with weights",
     "simple-profile-handler": "use single-profile-handler",
-    "predicted-latency-scorer": "use queue-scorer, kv-cache-utilization-scorer and prefix-cache-scorer",
-    "slo-aware-routing": "use queue-scorer, kv-cache-utilization-scorer and prefix-cache-scorer",
-    "slo-aware-scorer": "use queue-scorer, kv-cache-utilization-scorer and prefix-cache-scorer",
+    "predicted-latency-scorer": "use latency-scorer",
+    "slo-aware-routing": "use latency-scorer, and slo-headroom-tier-filter before it",
+    "slo-aware-scorer": "use latency-scorer",
     "slo-aware-profile-handler": "use single-profile-handler",
 }
 """Types that the llm-d router had once."""

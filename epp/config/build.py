@@ -9,8 +9,9 @@ from types import MappingProxyType
 from epp.bodies import Parsers
 from epp.config import yaml
 from epp.config.decode import decode
-from epp.config.defaults import DETECTOR, PARSERS, TEXT
+from epp.config.defaults import PARSERS, TEXT
 from epp.config.errors import ConfigError
+from epp.config.flow import detector, flow
 from epp.config.gates import gates
 from epp.config.heirs import Heir
 from epp.config.profiles import VOTING, Draft, drafts, handler
@@ -21,9 +22,10 @@ from epp.config.sources import Metrics, Overrides, feed, files, metrics
 from epp.config.spelling import modern
 from epp.config.wiring import Use, Wires, provided, wire
 from epp.feeds.file import FileDiscovery
+from epp.flow.settings import FlowRules
 from epp.plugins import HOOKS, Catalogue, Plugin
 from epp.profiles import Setup
-from epp.scheduler import Profile
+from epp.scheduler import Bound, Profile
 from epp.settings import PluginError
 from epp.testing import check
 
@@ -42,6 +44,10 @@ class Built:
     """The endpoints file; None = endpoints come from Kubernetes."""
     warnings: tuple[str, ...]
     resolved: Resolved
+    flow: FlowRules | None = None
+    """The queue; None with the gate flowControl shut."""
+    detector: Bound | None = None
+    """Says how full each endpoint is; None = nobody does."""
     heirs: tuple[Heir, ...] = ()
     """Plug-ins that take the place of another one: `take_over` before this serves."""
 
@@ -85,15 +91,16 @@ def load(
 
 
 def _build(config: Config, roster: Roster, overrides: Overrides, also: Sequence[str]) -> Built:
-    _, warnings = gates(config.feature_gates)
+    opened, warnings = gates(config.feature_gates)
     roster.add_all(entries(config))
     profiles = drafts(config, roster)
     decides = handler(profiles, roster)
-    _flow_control(config, roster)
+    detects = detector(config, roster)
+    queue = flow(config, roster, detects, is_open=opened["flowControl"])
     sources = feed(config.data_layer, roster)
     scraping = metrics(sources, roster, overrides)
     parsing = _parsers(config, roster)
-    uses = _uses(roster, profiles, decides)
+    uses = [*_uses(roster, profiles, decides), *([] if detects is None else [(detects, "detector")])]
     wires = wire(roster, uses, also)
     if not roster.inherit:
         _check(roster, uses, wires)
@@ -105,24 +112,11 @@ def _build(config: Config, roster: Roster, overrides: Overrides, also: Sequence[
         metrics=scraping,
         discovery=files(sources, roster),
         warnings=(*warnings, *roster.warnings, *parsers.warnings),
-        resolved=resolve(config, roster, profiles, sources, parsing),
+        resolved=resolve(config, roster, profiles, sources, parsing, queues=queue is not None),
+        flow=queue,
+        detector=None if detects is None else wires.bound((detects, "detector")),
         heirs=tuple(roster.heirs),
     )
-
-
-def _flow_control(config: Config, roster: Roster) -> None:
-    """Nothing of it has an effect; a reference that leads nowhere is an error all the same."""
-    section = config.flow_control
-    if section is None:
-        return
-    if section.saturation_detector and section.saturation_detector.plugin_ref != DETECTOR:
-        path = "flowControl.saturationDetector.pluginRef"
-        entry = roster.named(section.saturation_detector.plugin_ref, path)
-        idle = roster.idle.get(entry.name)
-        if idle is None or not idle.detector:
-            raise ConfigError(path, f"{entry.name!r} is of type {entry.type}, which detects no saturation")
-    if section != type(section)(saturation_detector=section.saturation_detector):
-        roster.warnings.append("flowControl: has no effect, as the feature gate flowControl is off")
 
 
 def _parsers(config: Config, roster: Roster) -> list[Entry]:

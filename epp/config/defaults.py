@@ -30,5 +30,3 @@ dataLayer:
 
 PARSERS = ("openai-parser", "anthropic-parser", "vllmhttp-parser", "passthrough-parser")
 """Where requestHandler.parsers is empty."""
-DETECTOR = "utilization-detector"
-"""Where flowControl.saturationDetector is; it needs no entry in `plugins`."""

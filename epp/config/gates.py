@@ -1,4 +1,4 @@
-"""featureGates: which there are, which were once, and which can't be opened here."""
+"""featureGates: which there are, and which were once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RETIRED = {
 
 
 def gates(entries: Sequence[str]) -> tuple[dict[str, bool], list[str]]:
-    """(gate → open, warnings); ConfigError names an unknown gate, a bad value, or a gate that stays shut here."""
+    """(gate → open, warnings); ConfigError names an unknown gate or a bad value."""
     found, warnings = dict(KNOWN), []
     for number, entry in enumerate(entries):
         path = f"featureGates[{number}]"
@@ -29,12 +29,6 @@ def gates(entries: Sequence[str]) -> tuple[dict[str, bool], list[str]]:
         if name not in KNOWN:
             raise ConfigError(path, f"unknown feature gate {name!r}; {choices(name, KNOWN)}")
         found[name] = _open(path, name, text) if equals else True
-    if found["flowControl"]:
-        raise ConfigError(
-            "featureGates",
-            "flowControl is known upstream but not offered here yet; remove it: requests are then sent on at once, and "
-            "how many an engine takes is for the engine to limit (vLLM: --max-num-seqs)",
-        )
     return found, warnings
 
 

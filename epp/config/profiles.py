@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from epp.config.absent import DETECTOR_AS_FILTER
 from epp.config.errors import ConfigError
 from epp.config.roster import Roster
 from epp.config.schema import Config, SchedulingProfile
@@ -59,9 +58,6 @@ def _seats(given: SchedulingProfile, path: str, roster: Roster) -> Iterator[Seat
     for number, member in enumerate(given.plugins):
         where = f"{path}.plugins[{number}].pluginRef"
         entry = roster.named(member.plugin_ref, where)
-        if entry.type in DETECTOR_AS_FILTER and entry.name in roster.idle:
-            rule = "is known upstream but not offered here as a filter"
-            raise ConfigError(where, f"{entry.type!r} {rule}; {DETECTOR_AS_FILTER[entry.type]}")
         plugin = roster.plugins.get(entry.name)
         if plugin is not None and set(VOTING) & set(plugin.places):
             yield Seat(plugin, 1.0 if member.weight is None else member.weight)

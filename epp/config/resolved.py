@@ -39,7 +39,9 @@ class Resolved:
         return "\n".join(_block(self.value, "", self.remarks)) + "\n"
 
 
-def resolve(config: Config, roster: Roster, drafts: Sequence[Draft], feed: Feed, parsers: Sequence[Entry]) -> Resolved:
+def resolve(
+    config: Config, roster: Roster, drafts: Sequence[Draft], feed: Feed, parsers: Sequence[Entry], *, queues: bool
+) -> Resolved:
     """What `config` came to."""
     remarks: dict[str, str] = {}
     value: Plain = {"apiVersion": API_VERSION, "kind": KIND}
@@ -53,7 +55,8 @@ def resolve(config: Config, roster: Roster, drafts: Sequence[Draft], feed: Feed,
     value["dataLayer"] = _data_layer(config, feed)
     if config.flow_control is not None:
         value["flowControl"] = msgspec.to_builtins(config.flow_control, enc_hook=_scalar)
-        remarks["flowControl"] = "without effect"
+        if not queues:
+            remarks["flowControl"] = "of this, saturationDetector alone has an effect: the gate flowControl is off"
     value["requestHandler"] = {"parsers": [{"pluginRef": entry.name} for entry in parsers]}
     for number, entry in enumerate(roster.entries.values()):
         why = f"added: {entry.why}" if entry.why else "without effect" if entry.name in roster.idle else ""

@@ -103,7 +103,7 @@ class Band(_Section, frozen=True):
 
 
 class FlowControl(_Section, frozen=True):
-    """Queueing in the picker. Read and checked, but without effect: the gate flowControl can't be turned on here."""
+    """Who waits, how long and in which order, once the pool is full."""
 
     max_bytes: Amount = Amount(0)
     """Bytes queued in all; 0 = no limit."""
@@ -122,7 +122,7 @@ class FlowControl(_Section, frozen=True):
     usage_limit_policy_plugin_ref: str = ""
     """Default: static-usage-limit-policy."""
     saturation_detector: Ref | None = None
-    """Default: utilization-detector."""
+    """Says how full the pool is, with and without the gate. Default: ledger-detector, which upstream does not have."""
     enable_eviction: bool = False
     """Give up requests in flight for more important ones."""
 
@@ -151,6 +151,6 @@ class Config(_Section, frozen=True):
     data_layer: DataLayer = DataLayer()
     """Endpoints and readings."""
     flow_control: FlowControl | None = None
-    """Queueing."""
+    """The queue; of it, only saturationDetector acts without the feature gate flowControl."""
     request_handler: RequestHandler = RequestHandler()
     """Bodies."""

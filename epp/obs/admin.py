@@ -36,8 +36,8 @@ class Page(NamedTuple):
 class Admin:
     """The server on the metrics port.
 
-    `config`, `plugins_state`, `endpoints` and `kubernetes` give what their pages show; without one there is no such
-    page. With an `authenticator` every page takes a token; without one `may_debug` decides who may see /debug.
+    `config`, `plugins_state`, `endpoints`, `queue` and `kubernetes` give what their pages show; without one there is
+    no such page. With an `authenticator` every page takes a token; without one `may_debug` decides who may see /debug.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Admin:
         *,
         plugins_state: Shown | None = None,
         endpoints: Shown | None = None,
+        queue: Shown | None = None,
         kubernetes: Shown | None = None,
         pprof: bool = True,
         authenticator: Authenticator | None = None,
@@ -58,6 +59,7 @@ class Admin:
         shown = [
             ("config", "the configuration in force, with every default", config),
             ("endpoints", "each endpoint: address, labels, load, in flight, cooling", endpoints),
+            ("queue", "how full the pool is, and who waits", queue),
             ("plugins/state", "what each plug-in tells of itself", plugins_state),
             ("kubernetes", "what is watched, and who leads", kubernetes),
         ]

@@ -79,7 +79,7 @@ class Metrics:
 
     def scheduled(self, decision: Decision, request: Request, *, since_headers_s: float) -> None:
         """A request has its endpoint. Exactly one `ended` must follow."""
-        flow = self._flow(request)
+        flow = self.flow(request)
         flow.add("request_total")
         flow.observe("request_size_bytes", request.body_bytes)
         if request.model:
@@ -91,7 +91,7 @@ class Metrics:
 
     def refused(self, request: Request | None, refused: Refused, *, since_headers_s: float) -> None:
         """A request got an answer instead of an endpoint; `request` is None if its body could not be read."""
-        flow = self._flow(request).labels if request else REFUSED_FLOW
+        flow = self.flow(request).labels if request else REFUSED_FLOW
         self._errors.add((*flow, refused.code))
         self._request_work.observe(since_headers_s)
         decision = refused.decision
@@ -102,7 +102,7 @@ class Metrics:
 
     def gaps(self, request: Request) -> Callable[[float], None]:
         """Takes the time between two pieces of a streamed response."""
-        return self._flow(request).histogram("request_streaming_itl_seconds").observe
+        return self.flow(request).histogram("request_streaming_itl_seconds").observe
 
     def passed(self, wrapped: int, read: int) -> None:
         """Pieces of one response, by the way they went."""
@@ -111,7 +111,7 @@ class Metrics:
 
     def ended(self, request: Request, outcome: Outcome, *, work_s: float = 0.0) -> None:
         """A request that was `scheduled` has ended, however; `work_s` = time spent on its response's messages."""
-        flow = self._flow(request)
+        flow = self.flow(request)
         if request.model:
             flow.add("request_running", -1.0)
         if outcome.failure or outcome.status >= 400:
@@ -127,7 +127,7 @@ class Metrics:
 
     def inflight(self, endpoint: Endpoint, request: Request, producer: str, requests: int, tokens: float) -> None:
         """`requests` and `tokens` more (or, below 0, less) are in flight to `endpoint`."""
-        self._flow(request).inflight(endpoint, producer, requests, tokens)
+        self.flow(request).inflight(endpoint, producer, requests, tokens)
 
     def pool(self, name: str, endpoints: Endpoints, fresh: Mask, cooling: Collection[str] = ()) -> None:
         """How the pool stands: means and deviations over `fresh` endpoints (they freeze when there are none).
@@ -222,7 +222,7 @@ class Metrics:
     def _observe(self, name: str, labels: Labels, value: float) -> None:
         self._families.histograms(name).observe(labels, value)
 
-    def _flow(self, request: Request) -> Flow:
+    def flow(self, request: Request) -> Flow:
         """By model, target model, fairness id and priority, capped."""
         if request is self._latest:
             return self._latest_flow

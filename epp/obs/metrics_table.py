@@ -5,6 +5,8 @@ Names, labels and bounds are those of the llm-d router where it has the metric; 
 
 from __future__ import annotations
 
+from typing import Literal
+
 from epp.obs.series import Spec, Twin
 
 LONG_S = (
@@ -29,6 +31,8 @@ RESPONSE_WORK_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0
 STREAM_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600)
 HIT_RATIO = tuple(tenths / 10 for tenths in range(11))
 HIT_BYTES = (0.0, *(float(2**power) for power in range(4, 17)))
+QUEUE_S = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+EVICTION_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 
 MODELS = ("model_name", "target_model_name")
@@ -184,6 +188,48 @@ LOAD = (
     Spec("inflight_tokens", "gauge", _INFLIGHT, "Tokens of those requests that are still to be computed."),
 )
 
+_Q = "flow_control_"
+_IN_POOL = ("inference_pool",)
+_BAND = ("priority", *_IN_POOL)
+_QUEUED = ("fairness_id", "priority", *_IN_POOL, *MODELS)
+_OUTCOME = ("fairness_id", "priority", "outcome")
+
+
+def _queue(
+    name: str, kind: Literal["counter", "gauge", "histogram"], labels: tuple[str, ...], about: str,
+    buckets: tuple[float, ...] = (), *, twin: bool = False,
+) -> Spec:  # fmt: skip
+    return Spec(_Q + name, kind, labels, about, buckets, _twin(_EXTENSION, _Q + name, labels) if twin else None)
+
+
+QUEUE = (
+    _queue(
+        "request_queue_duration_seconds", "histogram", (*_OUTCOME, *_IN_POOL, *MODELS),
+        "How long requests were in the queue.", QUEUE_S, twin=True,
+    ),
+    _queue("dispatch_cycle_duration_seconds", "histogram", (), "Time of one look at who may go.", FAST_S, twin=True),
+    _queue(
+        "request_enqueue_duration_seconds", "histogram", _OUTCOME, "Time of putting a request in.", FAST_S, twin=True
+    ),
+    _queue("queue_size", "gauge", _QUEUED, "Requests that wait.", twin=True),
+    _queue("queue_bytes", "gauge", _QUEUED, "Bytes of the bodies of requests that wait.", twin=True),
+    _queue("pool_saturation", "gauge", (*_IN_POOL, "stage"), "How full the endpoints are; 1 = full.", twin=True),
+    _queue("stale_endpoints", "gauge", ("detector",), "Endpoints without a fresh reading."),
+    _queue("capacity_utilization_requests", "gauge", _BAND, "Requests in a band's queue by its limit."),
+    _queue("capacity_utilization_bytes", "gauge", _BAND, "Bytes in a band's queue by its limit."),
+    _queue("global_capacity_utilization_requests", "gauge", _IN_POOL, "Requests in the queue by its limit."),
+    _queue("global_capacity_utilization_bytes", "gauge", _IN_POOL, "Bytes in the queue by its limit."),
+    _queue("requests_total", "counter", ("outcome", *_BAND), "Requests that came to the queue, by how they left it."),
+    _queue("revocations_issued_total", "counter", _BAND, "Requests in flight that were ended for others."),
+    _queue("revocations_total", "counter", ("outcome", *_IN_POOL), "How those ends went."),
+    _queue("reclaim_target", "gauge", _IN_POOL, "Requests to be ended, as last reckoned."),
+    _queue("pending_reclaim", "gauge", _IN_POOL, "Requests told to end that have not."),
+    _queue(
+        "revocation_confirmation_seconds", "histogram", _IN_POOL, "From telling a request to end to its end.",
+        EVICTION_S,
+    ),
+)  # fmt: skip
+
 OURS = (
     Spec("plugin_flaws_total", "counter", ("plugin_name", "rule"), "Results of a plug-in that broke the contract."),
     Spec("plugin_suspended", "gauge", ("plugin_name",), "1 while a plug-in is left out for being slow."),
@@ -209,4 +255,4 @@ STREAMS = (
 )
 """Only with --enable-grpc-stream-metrics."""
 
-TABLE = (*REQUESTS, *POOLS, *SCHEDULING, *LOAD, *OURS)
+TABLE = (*REQUESTS, *POOLS, *SCHEDULING, *LOAD, *QUEUE, *OURS)

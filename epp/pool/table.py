@@ -22,6 +22,10 @@ STALE_AFTER_S = 2.0
 Number = Any
 """A float, or a column: `net_load` is the same arithmetic for both."""
 Choose = Callable[[Any, Any], Any]
+FIRST_SEATS = 8.0
+"""What an engine is taken to run at once before anything is known of it."""
+SEATS_KEPT = 0.9
+"""Share of the learned seats kept at each reading that shows a queue before fewer running requests."""
 LOAD = ("waiting", "running", "kv_usage")
 """Columns that hold the mean of the fresh ones where nothing fresh is known."""
 
@@ -198,6 +202,9 @@ class _Readings:
         self.inflight_then = np.zeros(n)
         """In flight when the last scrape that came back was sent."""
         self.most_running = np.zeros(n)
+        self.seats = np.zeros(n)
+        self.seats_met = np.zeros(n, dtype=np.bool_)
+        """A queue has shown how many there are."""
         self.kv_each = np.zeros(n)
         """KV usage per running request, as last read with any running."""
         self.loras: list[tuple[frozenset[str], frozenset[str]]] = [(frozenset(), frozenset())] * n
@@ -227,6 +234,8 @@ class _Readings:
         self.most_running[row] = max(self.most_running[row], self.running[row])
         if reading.kv_usage is not None and self.running[row] >= 1.0:
             self.kv_each[row] = self.kv_usage[row] / self.running[row]
+        if reading.running is not None and reading.waiting is not None:
+            self._learn_seats(row, reading.waiting, reading.running)
         self.inflight_then[row] = self.noted[row] if noted is None else noted
         self.read_at[row], self.interval_s[row] = now, interval_s
         if reading.running_loras is not None or reading.waiting_loras is not None:
@@ -236,6 +245,15 @@ class _Readings:
                 self.attributes[key] = (np.zeros(len(self.waiting)), np.zeros(len(self.waiting), dtype=np.bool_))
             values, present = self.attributes[key]
             values[row], present[row] = value, True
+
+    def _learn_seats(self, row: int, waiting: float, running: float) -> None:
+        """A queue shows how many seats there are; until then, an engine is taken to have twice what it runs."""
+        if waiting > 0:
+            kept = SEATS_KEPT * self.seats[row] if self.seats_met[row] else 0.0
+            self.seats[row], self.seats_met[row] = max(running, kept, 1.0), True
+        else:
+            room = running if self.seats_met[row] else 2.0 * running + FIRST_SEATS
+            self.seats[row] = max(self.seats[row], room)
 
     def net(self, row: int) -> tuple[float, float, float]:
         """Waiting, running and KV usage of one row as they should be now."""

@@ -60,7 +60,7 @@ WRONG = {
     "a flag of serve": (["--gprc-port", "1"], "epp: unknown flag --gprc-port; did you mean --grpc-port"),
     "no such type": (["plugins", "queue-scoer"], "epp: 'queue-scoer' is no plug-in type; did you mean queue-scorer"),
     "an absent type": (["plugins", "latency-scorer"], "epp: 'latency-scorer' is known upstream but not offered here"),
-    "an idle type": (["plugins", "utilization-detector"], "epp: 'utilization-detector' is accepted in configurations"),
+    "an idle type": (["plugins", "models-data-source"], "epp: 'utilization-detector' is accepted in configurations"),
     "no endpoints": (["explain", "--body", "-"], "epp: no endpoints: give --endpoints FILE, or a configuration"),
     "no body": (["explain", "--endpoints", "x"], "epp: the following arguments are required: --body"),
     "nothing to serve": (["serve"], "epp: either --pool-name or --endpoint-selector must be set"),

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from epp.config import ConfigError
-from epp.config.absent import ABSENT, DETECTOR_AS_FILTER, GONE, IDLE
+from epp.config.absent import ABSENT, GONE, IDLE
 from epp.config.roster import FEEDS
 from epp.plugins import Catalogue
 from tests.config_kit import made
@@ -54,7 +54,7 @@ def test_no_type_is_both_offered_and_refused() -> None:
 
 def test_what_to_use_instead_is_offered() -> None:
     offered = {*Catalogue.installed().names, *FEEDS}
-    told = [instead for _, instead in ABSENT.values()] + [*GONE.values(), *DETECTOR_AS_FILTER.values()]
+    told = [instead for _, instead in ABSENT.values()] + [*GONE.values()]
     types = {word for text in told for word in re.findall(r"[a-z0-9]+(?:-[a-z0-9]+)+", text)}
     kinds = ("scorer", "filter", "producer", "parser", "handler", "source", "extractor", "discovery")
     assert {word for word in types if word.endswith(kinds)} - offered == set()
@@ -74,8 +74,8 @@ def test_an_idle_type_is_accepted_with_one_warning(name: str) -> None:
 
 
 def test_idle_types_that_are_experimental_need_the_flag_too() -> None:
-    with pytest.raises(ConfigError, match="'priority-holdback-policy' is experimental; start with --allow-exp"):
-        made("plugins: [{type: priority-holdback-policy}]")
+    with pytest.raises(ConfigError, match="'sheddable-eviction-filter' is experimental; start with --allow-exp"):
+        made("plugins: [{type: sheddable-eviction-filter}]")
 
 
 def test_all_types_that_cannot_be_used_are_told_at_once() -> None:
@@ -85,38 +85,3 @@ def test_all_types_that_cannot_be_used_are_told_at_once() -> None:
     assert first.startswith("plugins[0].type (line 3): 'dcgm-extractor' is known upstream but not offered here")
     assert first.endswith("; likewise 'dcgm-data-source' (plugins[3])")
     assert second.startswith("plugins[2].type: 'nope' is no plug-in type; have:")
-
-
-FLOWS = {
-    "the default detector needs no entry": ("flowControl: {saturationDetector: {pluginRef: utilization-detector}}", []),
-    "a detector of the file": (
-        "plugins: [{type: concurrency-detector, name: d}]\nflowControl: {saturationDetector: {pluginRef: d}}",
-        ["plugins[0]: concurrency-detector has no effect: requests are neither queued nor shed by saturation here"],
-    ),
-    "limits": ("flowControl: {maxRequests: 5}", ["flowControl: has no effect, as the feature gate flowControl is off"]),
-}
-
-
-@pytest.mark.parametrize(("text", "warnings"), FLOWS.values(), ids=list(FLOWS))
-def test_flow_control_is_read_and_has_no_effect(text: str, warnings: list[str]) -> None:
-    assert list(made(text).warnings) == warnings
-
-
-BAD_FLOWS = {
-    "nobody": ("flowControl: {saturationDetector: {pluginRef: d}}", "no plug-in is named 'd'"),
-    "no detector": (
-        "plugins: [{type: fcfs-ordering-policy}]\nflowControl: {saturationDetector: {pluginRef: fcfs-ordering-policy}}",
-        "flowControl.saturationDetector.pluginRef (line 4): 'fcfs-ordering-policy' is of type",
-    ),
-    "no detector either": (
-        "plugins: [{type: even}]\nflowControl: {saturationDetector: {pluginRef: even}}",
-        "'even' is of type even, which detects no saturation",
-    ),
-}
-
-
-@pytest.mark.parametrize(("text", "told"), BAD_FLOWS.values(), ids=list(BAD_FLOWS))
-def test_a_saturation_detector_that_is_none_is_refused(text: str, told: str) -> None:
-    with pytest.raises(ConfigError) as raised:
-        made(text)
-    assert told in str(raised.value)

@@ -158,11 +158,6 @@ REFUSED = {
         "plugins: [{type: single-profile-handler}]\nschedulingProfiles: [{name: a}, {name: b}]",
         "schedulingProfiles (line 4): single-profile-handler takes one profile, not 2 (a, b)",
     ),
-    "a detector as a filter": (
-        "plugins: [{type: utilization-detector}]\n"
-        "schedulingProfiles: [{name: a, plugins: [{pluginRef: utilization-detector}]}]",
-        "'utilization-detector' is known upstream but not offered here as a filter; use utilization-filter",
-    ),
     "a parser that is none": (
         "plugins: [{type: even}]\nrequestHandler: {parsers: [{pluginRef: even}]}",
         "requestHandler.parsers[0].pluginRef (line 4): 'even' is of type even, which is no parser",

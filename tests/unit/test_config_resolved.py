@@ -32,7 +32,7 @@ TEXTS = {
     "no sources": "dataLayer: {injectDefaults: false}",
     "idle": """
         featureGates: [flowControl=false, dataLayer]
-        plugins: [{type: utilization-detector, parameters: {queueDepthThreshold: 9}}, {type: edf-ordering-policy}]
+        plugins: [{type: utilization-detector, parameters: {queueDepthThreshold: 9}}, {type: models-data-source}]
         flowControl:
           maxBytes: 1.5Gi
           defaultRequestTTL: 1m30s
@@ -64,9 +64,10 @@ def test_defaults_are_written_out_and_additions_marked() -> None:
 
 def test_what_has_no_effect_is_marked_and_kept() -> None:
     text = made(TEXTS["idle"]).resolved.yaml()
-    assert "# without effect\n- type: utilization-detector\n" in text
+    assert "# without effect\n- type: models-data-source\n" in text
     assert "    queueDepthThreshold: 9\n" in text
-    assert '# without effect\nflowControl:\n  maxBytes: 1610612736\n  defaultRequestTTL: "90s"\n' in text
+    assert "# of this, saturationDetector alone has an effect: the gate flowControl is off\nflowControl:\n" in text
+    assert '  maxBytes: 1610612736\n  defaultRequestTTL: "90s"\n' in text
 
 
 def test_retired_gates_are_left_out() -> None:

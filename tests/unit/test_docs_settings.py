@@ -13,7 +13,7 @@ import msgspec.inspect as types
 import pytest
 
 from epp.cli_plugins import type_name
-from epp.config.absent import ABSENT, DETECTOR_AS_FILTER, GONE, IDLE
+from epp.config.absent import ABSENT, GONE, IDLE
 from epp.config.gates import KNOWN, RETIRED
 from epp.config.roster import FEEDS
 from epp.config.schema import Config, Ref
@@ -89,7 +89,6 @@ TOLD = [
     *(f"| `{name}` | {instead} |" for name, instead in GONE.items()),
     *(f"| `{old}` | `{new}` |" for old, new in RENAMED.items()),
     *(f"`{gate}`" for gate in [*KNOWN, *RETIRED]),
-    *DETECTOR_AS_FILTER.values(),
 ]
 
 
