@@ -161,4 +161,4 @@ class Outcome(Struct, frozen=True):
     failure: str = ""
     """How the endpoint failed (5xx, connect, missing), "" if it did not."""
     pieces: int = 0
-    """Non-empty pieces the response's body came in; of an event stream about one a token."""
+    """Data events of an event stream, about one a token; of what nobody reads, the non-empty pieces it came in."""

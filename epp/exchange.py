@@ -181,7 +181,7 @@ class Exchange(Struct, eq=False):
             streamed=self._sse,
             response_bytes=self._bytes,
             failure=self._failure,
-            pieces=self._pieces,
+            pieces=reader.events or self._pieces if reader is not None else self._pieces,
         )
 
     def _observe_piece(self, size: int) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 
 from epp.bodies import Parsers
 from epp.bodies.parsed import Headers, Parsed, ResponseReader
-from epp.bodies.passthrough import PassthroughParser
 from epp.exchange import Exchange
 from epp.hooks import Hooks
 from epp.observe import Trace
@@ -24,7 +23,7 @@ from epp.pool.table import Pool
 from epp.profiles import Setup
 from epp.route import Router
 from epp.rules import Forward, Habits, Rules
-from epp.types import Change, Decision, Endpoint, Outcome, Prompt, Reading, Refused, Request, Spent
+from epp.types import Change, Decision, Endpoint, Outcome, Prompt, Reading, Refused, Request, Spent, Usage
 from sim.clock import Clock
 from sim.types import EngineSettings, Load
 from sim.workload import Arrival
@@ -44,10 +43,28 @@ class Prompts:
 
     def parse(self, body: bytes, path: str, headers: Headers) -> Parsed:
         model = headers["model"][0]
-        return Parsed("completions", model=model, stream=True, prompts=(Prompt([body]),), skip_response=True)
+        return Parsed("completions", model=model, stream=True, prompts=(Prompt([body]),))
 
     def reader(self, content_type: str) -> ResponseReader:
-        return PassthroughParser().reader(content_type)
+        return Counted()
+
+
+class Counted:
+    """Reads an answer of which only the number of tokens is told, as its last piece."""
+
+    events = 0
+    complete = False
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self._last = b""
+
+    def feed(self, piece: bytes) -> None:
+        self._last = piece
+
+    def end(self) -> None:
+        if self._last.isdigit():
+            self.usage = Usage(completion_tokens=int(self._last))
 
 
 def rules(setup: Setup, plugins: Sequence[Plugin]) -> Rules:
@@ -104,8 +121,8 @@ class Picker:
             self._tokens[session] = to_set[SESSION_TOKEN]
         exchange.piece(_PIECE, end=False)
 
-    def ended(self, exchange: Exchange) -> None:
-        exchange.piece(b"", end=True)
+    def ended(self, exchange: Exchange, tokens: int) -> None:
+        exchange.piece(b"%d" % tokens, end=True)
         exchange.settle("natural")
 
     def failed(self, exchange: Exchange, status: int) -> None:

@@ -174,7 +174,7 @@ class _World:
             self._waits.append((work.admitted_at or 0.0) - arrived_at)
         else:
             asked = self._asked.pop(work)
-            self._picker.ended(asked.exchange)
+            self._picker.ended(asked.exchange, work.output_tokens)
             self._ended_at = event.at
 
     def _read(self, row: int) -> None:

@@ -259,7 +259,7 @@ def test_a_streamed_response_tells_its_usage_and_first_token_time() -> None:
         world.clock.now += 1.0
     [outcome] = world.notes.all("ended")
     assert (outcome.usage.prompt_tokens, outcome.usage.completion_tokens) == (5, 2)
-    assert (outcome.ttft_s, outcome.duration_s, outcome.cause, outcome.pieces) == (5.0, 8.0, "natural", 4)
+    assert (outcome.ttft_s, outcome.duration_s, outcome.cause, outcome.pieces) == (5.0, 8.0, "natural", 2)
     assert world.notes.all("piece") == [1.0, 1.0, 1.0]
 
 
