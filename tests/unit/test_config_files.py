@@ -183,6 +183,7 @@ REQUIRED = {
     "utilization-filter": {"conditions": [{"metric": "waiting-queue", "maxValue": 3}]},
     "by-label": {"label": "l", "validValues": ["v"]},
     "session-id-producer": {"headerName": "h"},
+    "priority-holdback-policy": {"minCeiling": 0.5},
     "request-attribute-reporter": {"attributes": [{"key": {"name": "n"}, "expression": "usage.total_tokens"}]},
 }
 """Types that do not come without settings."""
