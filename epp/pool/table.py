@@ -24,8 +24,6 @@ Number = Any
 Choose = Callable[[Any, Any], Any]
 FIRST_SEATS = 8.0
 """What an engine is taken to run at once before anything is known of it."""
-SEATS_KEPT = 0.9
-"""Share of the learned seats kept at each reading that shows a queue before fewer running requests."""
 LOAD = ("waiting", "running", "kv_usage")
 """Columns that hold the mean of the fresh ones where nothing fresh is known."""
 
@@ -203,8 +201,6 @@ class _Readings:
         """In flight when the last scrape that came back was sent."""
         self.most_running = np.zeros(n)
         self.seats = np.zeros(n)
-        self.seats_met = np.zeros(n, dtype=np.bool_)
-        """A queue has shown how many there are."""
         self.kv_each = np.zeros(n)
         """KV usage per running request, as last read with any running."""
         self.loras: list[tuple[frozenset[str], frozenset[str]]] = [(frozenset(), frozenset())] * n
@@ -247,13 +243,11 @@ class _Readings:
             values[row], present[row] = value, True
 
     def _learn_seats(self, row: int, waiting: float, running: float) -> None:
-        """A queue shows how many seats there are; until then, an engine is taken to have twice what it runs."""
+        """A queue shows how many seats there are; without one there may be twice as many as are taken."""
         if waiting > 0:
-            kept = SEATS_KEPT * self.seats[row] if self.seats_met[row] else 0.0
-            self.seats[row], self.seats_met[row] = max(running, kept, 1.0), True
+            self.seats[row] = max(running, self.seats[row] / 2.0, 1.0)
         else:
-            room = running if self.seats_met[row] else 2.0 * running + FIRST_SEATS
-            self.seats[row] = max(self.seats[row], room)
+            self.seats[row] = max(self.seats[row], 2.0 * running, FIRST_SEATS)
 
     def net(self, row: int) -> tuple[float, float, float]:
         """Waiting, running and KV usage of one row as they should be now."""
