@@ -86,7 +86,7 @@ class Band:
         self.bytes = 0
         self.used_at = 0.0
         """When the latest request came."""
-        self._fairness = fairness
+        self.fairness = fairness
         self._ordering = ordering
         self._heads: list[Key] | None = None
         """A heap of the flows' heads, and of former ones; kept once somebody has asked for the best."""
@@ -107,11 +107,6 @@ class Band:
             heappop(heads)
         return None
 
-    def turn(self, now: float) -> Ticket | None:
-        """Who goes next, if the fairness policy lets anybody."""
-        flow = self._fairness.turn(self, now)
-        return None if flow is None else flow.head
-
     def put(self, ticket: Ticket) -> None:
         ticket.key = self._ordering.key(ticket)
         self.waiting[ticket.number] = ticket
@@ -124,20 +119,20 @@ class Band:
         flow.put(ticket)
         if self._heads is not None and flow.head is ticket:
             self._note_head(self._heads, ticket.key)
-        if self._fairness.queued is not None:
-            self._fairness.queued(flow, ticket)
+        if self.fairness.queued is not None:
+            self.fairness.queued(flow, ticket)
 
     def dispatch(self, ticket: Ticket) -> None:
         """Take out one that goes."""
         flow = self._remove(ticket)
-        if self._fairness.dispatched is not None:
-            self._fairness.dispatched(flow, ticket)
+        if self.fairness.dispatched is not None:
+            self.fairness.dispatched(flow, ticket)
 
     def drop(self, ticket: Ticket) -> None:
         """Take out one that leaves in another way."""
         flow = self._remove(ticket)
-        if self._fairness.dropped is not None:
-            self._fairness.dropped(flow, ticket)
+        if self.fairness.dropped is not None:
+            self.fairness.dropped(flow, ticket)
 
     def _remove(self, ticket: Ticket) -> Flow:
         flow = ticket.flow

@@ -19,7 +19,7 @@ class Bands:
         self._rules = rules
         self._failed = failed
         self._known: frozenset[int] = frozenset()
-        self._bands: dict[int, Band] = {}
+        self.by_priority: dict[int, Band] = {}
         self.order: tuple[Band, ...] = ()
         self.priorities: tuple[int, ...] = ()
         self.limits = Limits(rules.usage_limit, failed)
@@ -28,32 +28,29 @@ class Bands:
     def __iter__(self) -> Iterator[Band]:
         return iter(self.order)
 
-    def find(self, priority: int) -> Band | None:
-        return self._bands.get(priority)
-
     def at(self, priority: int) -> Band:
         """The band of a priority, made from the template if there is none."""
-        band = self._bands.get(priority)
+        band = self.by_priority.get(priority)
         if band is None:
             self._make([priority])
-            band = self._bands[priority]
+            band = self.by_priority[priority]
         return band
 
     def know(self, priorities: Iterable[int], now: float) -> None:
         """The priorities of all objectives: these have bands from now on."""
         before, self._known = self._known, frozenset(priorities)
         for priority in before - self._known:
-            self._bands[priority].used_at = now
+            self.by_priority[priority].used_at = now
         self._make(self._lasting())
 
     def use(self, rules: FlowRules) -> None:
         """New rules for all bands. Requests stay where they are unless their band has other policies."""
         self._rules = rules
         self.limits = Limits(rules.usage_limit, self._failed)
-        for priority, band in self._bands.items():
+        for priority, band in self.by_priority.items():
             band.rules, before = rules.band(priority), band.rules
             if not _same_policies(band.rules, before):
-                self._bands[priority] = self._moved(band)
+                self.by_priority[priority] = self._moved(band)
         self._make(self._lasting())
 
     def collect(self, now: float) -> bool:
@@ -62,17 +59,17 @@ class Bands:
         passing = [band for band in self.order if band.priority not in lasting]
         for band in passing:
             if not band.waiting and now - band.used_at >= IDLE_S:
-                del self._bands[band.priority]
+                del self.by_priority[band.priority]
         self._sort()
-        return any(band.priority in self._bands for band in passing)
+        return any(band.priority in self.by_priority for band in passing)
 
     def _lasting(self) -> set[int]:
         return {0, *self._known, *[rules.priority for rules in self._rules.bands]}
 
     def _make(self, priorities: Iterable[int]) -> None:
         for priority in priorities:
-            if priority not in self._bands:
-                self._bands[priority] = self._made(self._rules.band(priority))
+            if priority not in self.by_priority:
+                self.by_priority[priority] = self._made(self._rules.band(priority))
         self._sort()
 
     def _made(self, rules: BandRules) -> Band:
@@ -87,8 +84,8 @@ class Bands:
         return made
 
     def _sort(self) -> None:
-        self.priorities = tuple(sorted(self._bands, reverse=True))
-        self.order = tuple([self._bands[priority] for priority in self.priorities])
+        self.priorities = tuple(sorted(self.by_priority, reverse=True))
+        self.order = tuple([self.by_priority[priority] for priority in self.priorities])
 
 
 def _same_policies(one: BandRules, other: BandRules) -> bool:

@@ -68,7 +68,7 @@ class FlowControl:
         if self._closed:
             self._turn_away(ticket, outcomes.REJECTED_OTHER, outcomes.closing(False, self._closed))
         self._look(now)
-        band = self._bands.find(priority)
+        band = self._bands.by_priority.get(priority)
         if band is None:
             band = self._bands.at(priority)
             self._watch_bands()
@@ -117,7 +117,7 @@ class FlowControl:
     def withdrawn(self, ticket: Ticket) -> None:
         """Ticket.cancel."""
         now = self._now()
-        band = self._bands.at(ticket.priority)
+        band = self._bands.by_priority[ticket.priority]
         band.drop(ticket)
         self._leave(ticket, outcomes.EVICTED_CANCELLED, now)
         if self._requests and not band.waiting:
@@ -153,11 +153,11 @@ class FlowControl:
             while not done:
                 began = self._now()
                 ticket = self._next(began)
-                if ticket is not None:
-                    self._dispatch(ticket, began, ticket is not entering)
-                self._observer.cycle(self._now() - began)
                 done = ticket is None or ticket is entering
-                if ticket is not None and ticket is not entering:
+                if ticket is not None:
+                    self._dispatch(ticket, began, not done)
+                self._observer.cycle(self._now() - began)
+                if ticket is not None and not done:
                     ticket.go()
         finally:
             self._pumping = False
@@ -166,7 +166,7 @@ class FlowControl:
 
     def _next(self, now: float) -> Ticket | None:
         """Who goes next. A band held back by its ceiling holds back those below it; one without requests does not."""
-        if not self._requests or not self._pool_size():
+        if not self._requests or self._patience.empty:
             return None
         saturation = self._saturation()
         ceilings = self._bands.limits.ceilings(saturation, self._bands.priorities)
@@ -176,9 +176,9 @@ class FlowControl:
             if saturation >= ceiling:
                 self._held(saturation, ceilings)
                 return None
-            ticket = band.turn(now)
-            if ticket is not None:
-                return ticket
+            flow = band.fairness.turn(band, now)
+            if flow is not None:
+                return flow.head
         return None
 
     def _held(self, saturation: float, ceilings: Iterable[float]) -> None:
@@ -191,7 +191,7 @@ class FlowControl:
                 return
 
     def _dispatch(self, ticket: Ticket, now: float, was_queued: bool) -> None:
-        self._bands.at(ticket.priority).dispatch(ticket)
+        self._bands.by_priority[ticket.priority].dispatch(ticket)
         self._requests -= 1
         self._bytes -= ticket.size
         ticket.state = DISPATCHED
@@ -248,7 +248,7 @@ class FlowControl:
     def _refuse(self, ticket: Ticket, outcome: str, refusal: Refused) -> None:
         if ticket.state is not QUEUED:
             return
-        self._bands.at(ticket.priority).drop(ticket)
+        self._bands.by_priority[ticket.priority].drop(ticket)
         self._leave(ticket, outcome, self._now())
         ticket.refuse(refusal)
 
@@ -260,7 +260,9 @@ class FlowControl:
 
     def _look(self, now: float) -> None:
         """Whether the pool is empty may have changed."""
-        if self._patience.look(not self._pool_size(), now):
+        empty = not self._pool_size()
+        if empty is not self._patience.empty:
+            self._patience.turn(empty, now)
             self._patience.arm(oldest(self._bands), now)
 
     def _expire(self) -> None:

@@ -33,13 +33,10 @@ class Patience:
     def armed(self) -> bool:
         return self._timer is not None
 
-    def look(self, empty: bool, now: float) -> bool:
-        """Whether the pool has become empty or ceased to be; all budgets then begin anew."""
-        if empty == self.empty:
-            return False
+    def turn(self, empty: bool, now: float) -> None:
+        """The pool has become empty or ceased to be: all budgets begin anew."""
         self.empty, self._since = empty, now
         self.stop()
-        return True
 
     def use(self, rules: FlowRules) -> None:
         self._ttl_s, self._empty_ttl_s = rules.ttl_s, rules.empty_ttl_s

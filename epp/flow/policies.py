@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Failed = Callable[[str, BaseException], None]
 """Hears the name of a plug-in that raised, and what."""
+NUMBERS = (float, int)
 Notice = Callable[["Flow", Ticket], None]
 
 
@@ -41,14 +42,14 @@ class Ordering:
 
 
 def _is_number(told: object) -> bool:
-    return isinstance(told, float | int) and told == told  # noqa: PLR0124 - NaN is not itself
+    return isinstance(told, NUMBERS) and told == told  # noqa: PLR0124 - NaN is not itself
 
 
 class Fairness:
     """Turns of a fairness policy; the safe one is the flow whose head comes first in the band's order."""
 
     def __init__(self, plugin: Plugin, failed: Failed) -> None:
-        self._turn = plugin.instance.turn
+        self._turn = plugin.call("fairness")
         self._name = plugin.name
         self._failed = failed
         self.queued = self._notice(plugin, "queued")
