@@ -16,10 +16,10 @@ Threshold = Annotated[float, Meta(gt=0)]
 class LedgerDetector:
     """What an engine holds, its last reading corrected by what was sent and finished since, against what it takes.
 
-    saturation = max(held / (seats + depth), kv_usage / kv_usage_limit), at most 1: `held` = waiting + running, `seats` =
-    what the engine runs at once, as its readings taught, `depth` = `queue_depth`, the queue that it should have. Where no
-    reading is fresh: in flight from here / (seats + depth), with the seats last learned, else the mean of the others',
-    else `assumed_seats`. So a pool is full when every engine has a short queue, however old is what is known.
+    saturation = max(held / (seats + depth), kv_usage / kv_usage_limit), at most 1. `held` = waiting + running; `seats`
+    = what the engine runs at once, as its readings taught; `depth` = `queue_depth`, the queue that it should have. Where
+    no reading is fresh: in flight from here / (seats + depth), with the seats last learned, else the mean of the
+    others', else `assumed_seats`. So a pool is full when every engine has a short queue, however old is what is known.
     """
 
     def __init__(
