@@ -12,6 +12,7 @@ from typing import Any
 from epp.flow import outcomes
 from epp.flow.band import Band, oldest
 from epp.flow.bands import IDLE_S, Bands
+from epp.flow.capacity import Room
 from epp.flow.eviction import InFlight, Later, Timer
 from epp.flow.observe import FlowObserver
 from epp.flow.pace import Pace
@@ -20,6 +21,8 @@ from epp.flow.report import report
 from epp.flow.settings import FlowRules
 from epp.flow.ticket import DISPATCHED, OVER, QUEUED, Ticket
 from epp.types import Refused, Request
+
+ASK_AGAIN_S = 0.05
 
 
 class FlowControl:
@@ -44,11 +47,11 @@ class FlowControl:
         self._bands = Bands(rules, observer.failed)
         self._inflight = InFlight(now, later, observer, self.changed)
         self._pace = Pace()
-        self._requests = 0
-        self._bytes = 0
+        self._room = Room()
         self._number = 0
         self._patience = Patience(rules, not pool_size(), now(), later, self._expire)
         self._collecting: Timer | None = None
+        self._asking: Timer | None = None
         self._pumping = False
         self._again = False
         self._closed = ""
@@ -73,8 +76,8 @@ class FlowControl:
             band = self._bands.at(priority)
             self._watch_bands()
         band.put(ticket)
-        self._requests += 1
-        self._bytes += size
+        self._room.requests += 1
+        self._room.bytes += size
         self._pump(ticket)
         if ticket.state is QUEUED:
             self._stay(band, ticket)
@@ -106,8 +109,9 @@ class FlowControl:
             for ticket in list(band.waiting.values()):
                 self._refuse(ticket, outcomes.EVICTED_OTHER, outcomes.closing(True, why))
         self._patience.stop()
-        if self._collecting is not None:
-            self._collecting.cancel()
+        for timer in (self._collecting, self._asking):
+            if timer is not None:
+                timer.cancel()
 
     def retry_after_s(self, priority: int) -> float | None:
         """When what waits now, of this priority and above, will have gone at the present pace; None if none goes."""
@@ -120,7 +124,7 @@ class FlowControl:
         band = self._bands.by_priority[ticket.priority]
         band.drop(ticket)
         self._leave(ticket, outcomes.EVICTED_CANCELLED, now)
-        if self._requests and not band.waiting:
+        if self._room.requests and not band.waiting:
             # Who waited behind it may have a higher ceiling; nobody else's turn begins inside of a cancel.
             self._later(0.0, self.changed)
 
@@ -132,8 +136,8 @@ class FlowControl:
     def state(self) -> dict[str, Any]:  # JSON-like
         """What waits where, and why, for people to look at."""
         return {
-            "requests": self._requests,
-            "bytes": self._bytes,
+            "requests": self._room.requests,
+            "bytes": self._room.bytes,
             "max_requests": self._rules.max_requests or None,
             "max_bytes": self._rules.max_bytes or None,
             "saturation": self._saturation(),
@@ -161,12 +165,12 @@ class FlowControl:
                     ticket.go()
         finally:
             self._pumping = False
-            if not done or (self._again and self._requests):
+            if not done or (self._again and self._room.requests):
                 self._later(0.0, self.changed)
 
     def _next(self, now: float) -> Ticket | None:
         """Who goes next. A band held back by its ceiling holds back those below it; one without requests does not."""
-        if not self._requests or self._patience.empty:
+        if not self._room.requests or self._patience.empty:
             return None
         saturation = self._saturation()
         ceilings = self._bands.limits.ceilings(saturation, self._bands.priorities)
@@ -175,11 +179,18 @@ class FlowControl:
                 continue
             if saturation >= ceiling:
                 self._held(saturation, ceilings)
-                return None
+                break
             flow = band.fairness.turn(band, now)
             if flow is not None:
                 return flow.head
+        if saturation < 1.0 and self._asking is None:
+            # Policies hold back who waits, though there is room: they may count, or look at the clock.
+            self._asking = self._later(ASK_AGAIN_S, self._ask_again)
         return None
+
+    def _ask_again(self) -> None:
+        self._asking = None
+        self.changed()
 
     def _held(self, saturation: float, ceilings: Iterable[float]) -> None:
         """Somebody waits for a place: the highest band that may have one at all is worth ending others for."""
@@ -192,8 +203,8 @@ class FlowControl:
 
     def _dispatch(self, ticket: Ticket, now: float, was_queued: bool) -> None:
         self._bands.by_priority[ticket.priority].dispatch(ticket)
-        self._requests -= 1
-        self._bytes -= ticket.size
+        self._room.requests -= 1
+        self._room.bytes -= ticket.size
         ticket.state = DISPATCHED
         ticket.dispatched_at = now
         self._inflight.add(ticket)
@@ -202,11 +213,11 @@ class FlowControl:
 
     def _stay(self, band: Band, ticket: Ticket) -> None:
         """It may not go; let it wait if there is room, or if less important ones can be sent away for it."""
-        displaced = self._displaced(band, ticket)
+        displaced = self._room.displaced(self._bands, band, ticket, self._rules)
         if displaced is None:
             band.drop(ticket)
-            self._requests -= 1
-            self._bytes -= ticket.size
+            self._room.requests -= 1
+            self._room.bytes -= ticket.size
             if self._patience.empty:
                 self._turn_away(ticket, outcomes.REJECTED_NO_ENDPOINTS, outcomes.full_and_empty())
             self._turn_away(ticket, outcomes.REJECTED_CAPACITY, outcomes.full(self.retry_after_s(ticket.priority)))
@@ -216,28 +227,6 @@ class FlowControl:
             self._refuse(other, outcomes.EVICTED_OTHER, refusal)
         if not self._patience.armed:
             self._patience.arm(oldest(self._bands), self._now())
-
-    def _displaced(self, band: Band, ticket: Ticket) -> list[Ticket] | None:
-        """Who must leave so that all limits hold; None if that can't be done.
-
-        Only sheddable requests below this one, the least important and newest first. A band's own limit admits nobody.
-        """
-        if len(band) > band.rules.max_requests or band.bytes > band.rules.max_bytes:
-            return None
-        rules = self._rules
-        over = self._requests - rules.max_requests if rules.max_requests else 0
-        over_bytes = self._bytes - rules.max_bytes if rules.max_bytes else 0
-        leaving: list[Ticket] = []
-        for below in reversed(self._bands.order):
-            if below.priority >= min(0, ticket.priority):
-                break
-            for other in reversed(below.waiting.values()):
-                if over <= 0 and over_bytes <= 0:
-                    return leaving
-                leaving.append(other)
-                over -= 1
-                over_bytes -= other.size
-        return leaving if over <= 0 and over_bytes <= 0 else None
 
     def _turn_away(self, ticket: Ticket, outcome: str, refusal: Refused) -> None:
         """Raises the refusal."""
@@ -253,8 +242,8 @@ class FlowControl:
         ticket.refuse(refusal)
 
     def _leave(self, ticket: Ticket, outcome: str, now: float) -> None:
-        self._requests -= 1
-        self._bytes -= ticket.size
+        self._room.requests -= 1
+        self._room.bytes -= ticket.size
         ticket.state = OVER
         self._observer.left(outcome, ticket, now - ticket.queued_at, True)
 
