@@ -24,8 +24,10 @@ FIRST_TOKEN_S = LONG_S[:24]
 NEXT_TOKEN_S = (
     *(0.0005, 0.00205, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 2),
 )
+EACH_TOKEN_S = (*NEXT_TOKEN_S[:-1], 1.5, 2, 3, 4.5, 6, 12, 18, 24, 30, 36, 48, 60, 90, 120, 180, 270, 360)
 GAP_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2)
 FAST_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+PREDICTION_S = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 REQUEST_WORK_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 RESPONSE_WORK_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 STREAM_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600)
@@ -230,6 +232,29 @@ QUEUE = (
     ),
 )  # fmt: skip
 
+_MODEL = (*PLUGIN, *MODELS)
+
+
+def _predicted(name: str, about: str, buckets: tuple[float, ...], retired: str = "") -> Spec:
+    return Spec(name, "histogram", _MODEL, about, buckets, _twin(_OBJECTIVE, retired or name), bool(retired))
+
+
+def _by_type(name: str, kind: Literal["counter", "gauge"], about: str) -> Spec:
+    return Spec(name, kind, (*_MODEL, "type"), about, twin=_twin(_OBJECTIVE, name, (*MODELS, "type")))
+
+
+LATENCY = (
+    _predicted("request_predicted_ttft_seconds", "TTFT predicted at the endpoint picked.", LONG_S),
+    _predicted("request_predicted_tpot_seconds", "TPOT predicted there.", EACH_TOKEN_S),
+    _predicted("request_ttft_prediction_duration_seconds", "Time to predict TTFT and TPOT.", PREDICTION_S),
+    _predicted("request_tpot_prediction_duration_seconds", "Time to predict TTFT and TPOT.", PREDICTION_S),
+    _by_type("request_slo_violation_total", "counter", "Requests that broke their latency SLO."),
+    _by_type("inference_request_metric", "gauge", "The latest value of each type, in seconds."),
+    _predicted("predictor_ttft_seconds", "Time to the first token.", LONG_S, "request_ttft_seconds"),
+    _predicted("predictor_tpot_seconds", "Time per token after the first.", EACH_TOKEN_S, "request_tpot_seconds"),
+)
+"""Only with predicted-latency-producer."""
+
 OURS = (
     Spec("plugin_flaws_total", "counter", ("plugin_name", "rule"), "Results of a plug-in that broke the contract."),
     Spec("plugin_suspended", "gauge", ("plugin_name",), "1 while a plug-in is left out for being slow."),
@@ -255,4 +280,4 @@ STREAMS = (
 )
 """Only with --enable-grpc-stream-metrics."""
 
-TABLE = (*REQUESTS, *POOLS, *SCHEDULING, *LOAD, *QUEUE, *OURS)
+TABLE = (*REQUESTS, *POOLS, *SCHEDULING, *LOAD, *QUEUE, *LATENCY, *OURS)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from epp.obs.decisions import Decisions
 from epp.obs.logs import OnceAMinute
 from epp.obs.metrics import Metrics
+from epp.obs.metrics_latency import PRODUCER as LATENCY_PRODUCER
+from epp.obs.metrics_latency import LatencyMetrics
 from epp.obs.traces import Tracer
 from epp.observe import Trace
 from epp.plugins import shown
@@ -32,6 +34,7 @@ class Observers:
         self._verbose = verbosity >= DEBUG
         self._once = OnceAMinute(now)
         self._prefix_producer = ""
+        self._latency: LatencyMetrics | None = None
 
     def configured(self, plugin_types: dict[str, str]) -> None:
         """Another configuration is in force: name of each plug-in → its type."""
@@ -40,6 +43,8 @@ class Observers:
             self._tracer.configured(plugin_types)
         producers = [name for name, kind in plugin_types.items() if kind == PREFIX_PRODUCER]
         self._prefix_producer = producers[0] if producers else ""
+        predictors = [name for name, kind in plugin_types.items() if kind == LATENCY_PRODUCER]
+        self._latency = LatencyMetrics(self.metrics, predictors[0]) if predictors else None
 
     def started(self, request: Request) -> Trace | None:
         return (
@@ -51,6 +56,8 @@ class Observers:
         self.metrics.scheduled(decision, request, since_headers_s=since_s)
         self.decisions.record(request, decision)
         self._prefix_hit(decision)
+        if self._latency is not None and decision.signals:
+            self._latency.decided(request, decision)
         if decision.flaws:
             self._tell_flaws(decision)
         if self._verbose:
@@ -85,6 +92,8 @@ class Observers:
 
     def ended(self, request: Request, decision: Decision, outcome: Outcome) -> None:
         self.metrics.ended(request, outcome)
+        if self._latency is not None:
+            self._latency.ended(request, outcome)
 
     def hook_failed(self, plugin: str, error: BaseException) -> None:
         self.metrics.flawed(plugin, "exception")

@@ -42,6 +42,8 @@ class Spec:
     buckets: tuple[float, ...] = ()
     """Upper bounds, ascending, without +Inf."""
     twin: Twin | None = None
+    retired: bool = False
+    """Told under its twin's name alone."""
 
 
 class Cell:
@@ -148,7 +150,8 @@ class Histograms:
 
 def _faces(spec: Spec) -> Iterator[tuple[str, str, Labels, Callable[[Labels], Labels]]]:
     """(name, help, label names, projection of label values) of the metric and of its twin."""
-    yield PREFIX + spec.name, f"[ALPHA] {spec.about}", spec.labels, _same
+    if not spec.retired:
+        yield PREFIX + spec.name, f"[ALPHA] {spec.about}", spec.labels, _same
     if spec.twin is not None:
         sources = [label.partition("=")[::2] for label in spec.twin.labels]
         rows = [spec.labels.index(source or name) for name, source in sources]

@@ -31,7 +31,8 @@ def stored(labels: frozenset[str]) -> frozenset[str]:
 
 def _ours() -> Iterator[tuple[str, tuple[str, ...]]]:
     for spec in (*TABLE, *STREAMS):
-        yield from _samples(PREFIX + spec.name, spec, spec.labels)
+        if not spec.retired:
+            yield from _samples(PREFIX + spec.name, spec, spec.labels)
         if spec.twin is not None:
             yield from _samples(spec.twin.name, spec, tuple(label.partition("=")[0] for label in spec.twin.labels))
 
