@@ -21,6 +21,7 @@ from epp.extproc.server import GrpcServer
 from epp.extproc.tls import CertificateError, Certificates, Terms, server_context
 from epp.feeds import FeedError
 from epp.feeds.file import FileDiscovery, FileFeed
+from epp.feeds.file_steering import FileSteering
 from epp.kube import CredentialsError
 from epp.kube.reviews import Reviewer
 from epp.obs import logs
@@ -122,8 +123,10 @@ class App:
 
     async def _from_file(self, discovery: FileDiscovery) -> Work:
         feed = FileFeed(discovery, self._picker.sinks, clock=time.monotonic)
+        steering = FileSteering(discovery, self._options.pool_name, self._options.pool_group, self._picker.steer)
         await feed.load()
-        return {"endpoints file": feed.run()}
+        await steering.load()
+        return {"endpoints file": feed.run(), "manifests file": steering.run()}
 
     async def _in_cluster(self) -> Work:
         picker = self._picker

@@ -16,6 +16,7 @@ from epp import __version__, cli_explain, cli_plugins
 from epp.config import Built, ConfigError, Live, Origin, Overrides, catalogue, load, start
 from epp.feeds import FeedError
 from epp.feeds.entries import Loaded, read_endpoints
+from epp.feeds.manifests import read_manifests
 from epp.headers import Headers
 from epp.options import Options, parse
 from epp.options_argv import OptionsError
@@ -151,6 +152,8 @@ def _plugins_path(parser: _Parser) -> None:
 def _check(words: list[str]) -> int:
     parser = _parser("check", "Validates a configuration and prints it with all defaults, additions marked.")
     parser.add_argument("file", help="EndpointPickerConfig, YAML or JSON; - = standard input")
+    about = "objectives and rewrites to check too; default: those the configuration names, if they are here"
+    parser.add_argument("--manifests", metavar="FILE", default="", help=about)
     _experimental(parser)
     _plugins_path(parser)
     given = parser.parse_args(words)
@@ -160,8 +163,23 @@ def _check(words: list[str]) -> int:
     except ConfigError as error:
         raise UsageError(f"{given.file}: {error}") from error
     _warn(built.warnings)
+    _check_manifests(given.manifests, built.discovery.manifests_path if built.discovery else "")
     print(built.resolved.yaml(), end="")
     return GOOD
+
+
+def _check_manifests(given: str, named: str) -> None:
+    path = given or named
+    if not given and path and not os.path.exists(path):
+        _warn([f"{path}: is not here, so what it says is not checked; give it with --manifests FILE"])
+    elif path:
+        try:
+            found = read_manifests(_bytes(path))
+        except FeedError as error:
+            raise UsageError(f"{path}: {error}") from None
+        _warn([f"{path}: {warning}" for warning in found.warnings])
+        if found.errors:
+            raise UsageError("\n".join(f"{path}: {problem}" for problem in found.errors))
 
 
 def _plugins(words: list[str]) -> int:

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 
 from epp.config import Built, ConfigError, Live, Reading, take_over
 from epp.feeds import FeedError
-from epp.feeds.file import POLL_S, SETTLE_S
+from epp.feeds.file_watch import POLL_S, SETTLE_S
 from epp.plugin_files import PluginFiles
 from epp.plugins import Plugin, shown
 from epp.settings import PluginError

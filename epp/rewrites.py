@@ -36,6 +36,8 @@ class ModelRewrite:
     created: str
     """RFC 3339 in UTC, as Kubernetes writes it: older ones go before."""
     rules: tuple[RewriteRule, ...]
+    place: int = 0
+    """In its file: of equal age, earlier ones go before. From Kubernetes all have the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Choice:
 
 class Rewrites:
     """Every rule, by the model it is for. A rule for the model itself goes before one for all; then the older object
-    (of equal age the first by name); then the order in the object."""
+    (of equal age the first in the file, or by name); then the order in the object."""
 
     def __init__(self, objects: Iterable[ModelRewrite] = ()) -> None:
         self._for_all: Choice | None = None
@@ -62,7 +64,7 @@ class Rewrites:
         self.models: frozenset[str] = frozenset()
         """Every model that a rule names: known to the operator, so few."""
         named: set[str] = set()
-        for found in sorted(objects, key=lambda one: (one.created, one.name)):
+        for found in sorted(objects, key=lambda one: (one.created, one.place, one.name)):
             for rule in found.rules:
                 self._add(_choice(found.name, rule.targets), rule.models)
                 named.update(rule.models, (target.model for target in rule.targets))

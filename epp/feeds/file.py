@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -12,14 +11,9 @@ import msgspec
 
 from epp.feeds import FeedError, Sink
 from epp.feeds.dns import Lookup, Names, lookup
-from epp.feeds.entries import MAX_FILE_BYTES, Loaded, Problem, read_endpoints
+from epp.feeds.entries import Loaded, Problem, read_endpoints
+from epp.feeds.file_watch import POLL_S, SETTLE_S, WatchedFile
 from epp.types import Change, Endpoint
-
-POLL_S = 1.0
-"""Between two looks at the file. Its content is compared: inotify loses sight of swapped symlinks, and times do not
-tell two quick writes apart."""
-SETTLE_S = 0.2
-"""How long a changed file must stay as it is before it counts: an editor may be half-way through."""
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +25,9 @@ class FileDiscovery(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
     """The file: YAML or JSON, 1 MiB at most."""
     watch_file: bool = False
     """Follow changes of the file. False as upstream: then it is read once, at the start."""
+    manifests_path: str = ""
+    """Ours: a file with InferenceObjectives and InferenceModelRewrites, as one would `kubectl apply` them. It is
+    followed if watchFile is set. Default: none."""
 
 
 def difference(before: Mapping[str, Endpoint], after: Mapping[str, Endpoint]) -> Change:
@@ -62,15 +59,12 @@ class FileFeed:
         self._wanted: dict[str, Endpoint] = {}
         """What the file lists, host names not yet resolved."""
         self._published: dict[str, Endpoint] = {}
-        self._seen = b""
-        self._unsettled: bytes | None = None
-        self._complaint = ""
+        self._file = WatchedFile(settings.path, self._reload, self._complain)
 
     async def load(self) -> None:
         """Read the file for the first time and publish its endpoints. FeedError names everything that is wrong."""
         try:
-            self._seen = await asyncio.to_thread(_content, self._path)
-            loaded = await asyncio.to_thread(read_endpoints, self._seen)
+            loaded = await asyncio.to_thread(read_endpoints, await self._file.first())
         except FeedError as error:
             raise FeedError(f"endpoints file {self._path}: {error}") from None
         self._warn(loaded.warnings)
@@ -86,35 +80,16 @@ class FileFeed:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_names(), name="host names")
             if self._watching:
-                tasks.create_task(self._follow_file(), name="endpoints file")
+                tasks.create_task(self._file.follow(self._poll_s, self._settle_s), name="endpoints file")
 
     async def look(self) -> bool:
         """One look at the file; its endpoints are published once it was found the same twice. False until then."""
-        try:
-            content = await asyncio.to_thread(_content, self._path)
-        except FeedError as error:
-            self._complain(str(error))
-            return True
-        if content == self._seen:
-            self._unsettled, self._complaint = None, ""
-            return True
-        if content != self._unsettled:
-            self._unsettled = content
-            return False
-        self._seen, self._unsettled = content, None
-        await self._reload(content)
-        return True
+        return await self._file.look()
 
     async def resolve(self) -> None:
         """Look up the host names that are due and publish what came of it."""
         await self._names.refresh(self._clock())
         self._publish()
-
-    async def _follow_file(self) -> None:
-        settled = True
-        while True:
-            await asyncio.sleep(self._poll_s if settled else self._settle_s)
-            settled = await self.look()
 
     async def _follow_names(self) -> None:
         while True:
@@ -127,11 +102,7 @@ class FileFeed:
                 await self.resolve()
 
     async def _reload(self, content: bytes) -> None:
-        try:
-            loaded = await asyncio.to_thread(read_endpoints, content)
-        except FeedError as error:
-            self._complain(str(error))
-            return
+        loaded = await asyncio.to_thread(read_endpoints, content)
         self._warn(loaded.warnings)
         for problem in loaded.errors:
             log.error("endpoints file %s: %s; %s", self._path, problem, self._instead(problem))
@@ -174,24 +145,8 @@ class FileFeed:
         return replace(endpoint, address=address) if address else self._published.get(endpoint.key)
 
     def _complain(self, text: str) -> None:
-        """Once, not at each look."""
-        if text != self._complaint:
-            self._complaint = text
-            log.error("endpoints file %s: %s; keeping the %d endpoints known", self._path, text, len(self._wanted))
+        log.error("endpoints file %s: %s; keeping the %d endpoints known", self._path, text, len(self._wanted))
 
     def _warn(self, warnings: Sequence[Problem]) -> None:
         for warning in warnings:
             log.warning("endpoints file %s: %s", self._path, warning)
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """A pipe without a writer would keep its reader, and the end of the process, waiting for ever."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            return file.read(MAX_FILE_BYTES + 1) or b""
-    except OSError as error:
-        raise FeedError(f"can't be read: {error.strerror}") from None

@@ -82,21 +82,21 @@ class Ours:
         return ref is not None and (ref.name, ref.group) == (self.name, self.group)
 
 
-def priorities(objectives: Iterable[InferenceObjective], ours: Ours) -> dict[str, int]:
-    """Priority by objective name; none given counts 0."""
+def priorities(objectives: Iterable[InferenceObjective], ours: Ours | None) -> dict[str, int]:
+    """Priority by objective name; none given counts 0. Without `ours` all are for us."""
     return {
         one.metadata.name: one.spec.priority or 0
         for one in objectives
-        if ours.named_by(one.spec.pool_ref) and not one.metadata.deletion_timestamp
+        if (ours is None or ours.named_by(one.spec.pool_ref)) and not one.metadata.deletion_timestamp
     }
 
 
-def model_rewrites(rewrites: Iterable[InferenceModelRewrite], ours: Ours) -> list[ModelRewrite]:
-    """The rewrites for our pool, in the form that requests are matched with."""
+def model_rewrites(rewrites: Iterable[InferenceModelRewrite], ours: Ours | None) -> list[ModelRewrite]:
+    """The rewrites for our pool, in the form that requests are matched with. Without `ours` all are for us."""
     return [
         ModelRewrite(one.metadata.name, one.metadata.creation_timestamp or "", tuple(map(_rule, one.spec.rules)))
         for one in rewrites
-        if ours.named_by(one.spec.pool_ref) and not one.metadata.deletion_timestamp
+        if (ours is None or ours.named_by(one.spec.pool_ref)) and not one.metadata.deletion_timestamp
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -78,11 +78,12 @@ class PoolRef(msgspec.Struct, frozen=True):
 
     name: str
     group: str = "inference.networking.k8s.io"
+    kind: str = "InferencePool"
 
 
 class ObjectiveSpec(msgspec.Struct, frozen=True, rename="camel"):
     pool_ref: PoolRef | None = None
-    priority: int | None = None
+    priority: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
 
 
 class InferenceObjective(Record, frozen=True, rename="camel", kw_only=True):
@@ -93,7 +94,7 @@ class InferenceObjective(Record, frozen=True, rename="camel", kw_only=True):
 
 class ModelValue(msgspec.Struct, frozen=True):
     value: str = ""
-    type: str = "Exact"
+    type: Literal["Exact"] = "Exact"
 
 
 class ModelMatch(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from epp.feeds.entries import read_endpoints
+from epp.feeds.manifests import read_manifests
 from epp.options import parse
 from sim import settings as sim_settings
 
@@ -64,6 +65,14 @@ def test_the_picker_understands_its_command_line() -> None:
     assert discovery is not None
     options.validate(file_mode=True)
     assert (options.config_file, discovery.path) == ("/config/epp.yaml", "/config/endpoints.yaml")
+    assert discovery.manifests_path == "/config/manifests.yaml"
+
+
+def test_the_manifests_are_those_of_the_standalone_example() -> None:
+    text = (COMPOSE / "picker" / "manifests.yaml").read_bytes()
+    assert text == (DEPLOY / "standalone" / "manifests.yaml").read_bytes()
+    found = read_manifests(text)
+    assert (len(found.objects), found.errors, found.warnings) == (3, (), ())
 
 
 def test_the_engines_understand_theirs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ def test_a_request_arrives_over_tls(which: str, town: Town, tmp_path: Path) -> N
     ):
         assert settles(1, lambda: proxy.stats("cluster.picker.membership_healthy").popitem()[1]) == 1
         assert ask(proxy.port, completion()).status == 200
+        renamed = ask(proxy.port, completion(model="assistant"))
+        assert (renamed.status, json.loads(renamed.body)["model"]) == (200, "assistant")
 
 
 def test_a_client_cannot_choose_its_destination_while_the_picker_is_away(which: str, tmp_path: Path) -> None:

@@ -190,3 +190,49 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
     ended = subprocess.run(["/bin/sh", "-c", command], check=False, capture_output=True, text=True)
     assert ended.stdout.count("\n") == 1
     assert ended.stderr == ""
+
+
+MANIFESTS = {
+    "good": (
+        "{apiVersion: llm-d.ai/v1alpha2, kind: InferenceObjective, metadata: {name: a}, spec: {priority: 1}}",
+        0,
+        "",
+    ),
+    "of another kind": (
+        "{kind: Pod, metadata: {name: a}}",
+        0,
+        "warning: FILE: document 1 (Pod/a): kind 'Pod' is not read",
+    ),
+    "broken": (
+        "{apiVersion: llm-d.ai/v1alpha2, kind: InferenceObjective, metadata: {name: a}, spec: {prio: 1}}",
+        2,
+        "epp: FILE: document 1 (InferenceObjective/a): spec has no field 'prio'; did you mean priority?\n",
+    ),
+    "no YAML": ("kind: [\n", 2, "epp: FILE: line 2: not YAML: "),
+    "not there": (
+        None,
+        0,
+        "warning: FILE: is not here, so what it says is not checked; give it with --manifests FILE\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "code", "said"), MANIFESTS.values(), ids=MANIFESTS.keys())
+def test_check_reads_the_manifests_that_the_configuration_names(
+    text: str | None, code: int, said: str, tmp_path: Path, capsys: Captured
+) -> None:
+    file, path = tmp_path / "m.yaml", tmp_path / "c.yaml"
+    if text is not None:
+        file.write_text(text)
+    parameters = f"{{path: /nowhere.yaml, manifestsPath: {file}}}"
+    path.write_text(
+        HEAD + f"plugins: [{{type: file-discovery, parameters: {parameters}}}, {{type: queue-scorer}}]\n"
+        "dataLayer: {discovery: {pluginRef: file-discovery}}"
+    )
+    assert main(["check", str(path)]) == code
+    assert capsys.readouterr().err.startswith(said.replace("FILE", str(file), 1))
+
+
+def test_check_reads_the_manifests_it_is_given(config: str, tmp_path: Path, capsys: Captured) -> None:
+    assert main(["check", config, "--manifests", str(tmp_path / "m.yaml")]) == 2
+    assert "m.yaml: can't be read: No such file or directory" in capsys.readouterr().err
