@@ -22,6 +22,7 @@ from epp.config.sources import Metrics, Overrides, feed, files, metrics
 from epp.config.spelling import modern
 from epp.config.wiring import Use, Wires, provided, wire
 from epp.feeds.file import FileDiscovery
+from epp.flow.rehearsal import rehearse
 from epp.flow.settings import FlowRules
 from epp.plugins import HOOKS, Catalogue, Plugin
 from epp.profiles import Setup
@@ -150,6 +151,11 @@ def _check(roster: Roster, uses: Sequence[Use], wires: Wires) -> None:
     for plugin in {plugin.name: plugin for plugin in (*wires.order, *(use[0] for use in uses))}.values():
         try:
             check(plugin, defaults)
+        except PluginError as error:
+            raise ConfigError(roster.entries[plugin.name].path, str(error)) from error
+    for plugin in roster.plugins.values():
+        try:
+            rehearse(plugin)
         except PluginError as error:
             raise ConfigError(roster.entries[plugin.name].path, str(error)) from error
 
