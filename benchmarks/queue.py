@@ -79,9 +79,10 @@ class Queue:
         return [enter(request, 2_000, taken, refused) for request in requests]
 
     def dispatch(self, count: int) -> None:
-        """So many places become free at once."""
+        """So many places become free at once; it is told until they are taken, as the event loop would."""
         self.free = count
-        self.flow.changed()
+        while self.free:
+            self.flow.changed()
 
     def _taken(self) -> None:
         self.free -= 1

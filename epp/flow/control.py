@@ -23,6 +23,8 @@ from epp.flow.ticket import DISPATCHED, OVER, QUEUED, Ticket
 from epp.types import Refused, Request
 
 ASK_AGAIN_S = 0.05
+A_TURN = 64
+"""So many go before others get their turn of the event loop: each is decided meanwhile, which takes a while."""
 
 
 class FlowControl:
@@ -154,15 +156,16 @@ class FlowControl:
             return
         self._pumping, self._again, done = True, False, False
         try:
-            while not done:
+            for _ in range(A_TURN):
                 began = self._now()
                 ticket = self._next(began)
                 done = ticket is None or ticket is entering
                 if ticket is not None:
                     self._dispatch(ticket, began, not done)
                 self._observer.cycle(self._now() - began)
-                if ticket is not None and not done:
-                    ticket.go()
+                if ticket is None or done:
+                    break
+                ticket.go()
         finally:
             self._pumping = False
             if not done or (self._again and self._room.requests):

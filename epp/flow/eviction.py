@@ -83,8 +83,8 @@ class InFlight:
         self._later(UNCONFIRMED_S, lambda: self._give_up(numbers))
         for victim in victims:
             self._observer.evicting(victim, wanted, len(self._ending))
-            if victim.evict is not None:
-                victim.evict()
+            if victim.evict is not None and victim.evict() is False and victim.number in self._ending:
+                self._confirm(victim.number, False)
 
     def _victims(self, below: int) -> Iterator[Ticket]:
         for priority in sorted(self._sheddable):

@@ -49,8 +49,8 @@ class Ticket(Struct, eq=False):
     flow: Flow | None = None
     """Where it waits."""
     dispatched_at: float = 0.0
-    evict: Callable[[], None] | None = None
-    """Ends the request in flight, with an answer; set by who sends it, None while or where that can't be done."""
+    evict: Callable[[], bool | None] | None = None
+    """Ends the request in flight, with an answer; set by who sends it. None, or an answer False: it can't be done."""
 
     def cancel(self) -> None:
         """The client is gone: out of the queue at once, nothing is called. Nothing happens if it is not in there."""

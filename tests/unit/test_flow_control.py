@@ -38,6 +38,18 @@ def test_as_many_go_on_one_event_as_there_is_room_for_and_no_more() -> None:
     assert world.sent[3:] == ["a", "b"]
 
 
+def test_many_go_in_turns_of_the_loop_so_that_others_get_theirs() -> None:
+    world = busy()
+    for number in range(150):
+        world.enter(str(number))
+    world.places = 1000
+    world.flow.changed()
+    assert len(world.sent) == 1 + 64
+    assert world.enter("late").state == QUEUED
+    world.advance(0.0)
+    assert world.sent[1:] == [*map(str, range(150)), "late"]
+
+
 def test_a_pool_that_grows_takes_who_waits() -> None:
     world = busy()
     world.enter("a")

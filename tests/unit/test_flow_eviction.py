@@ -69,6 +69,15 @@ def test_a_request_that_cannot_be_ended_is_passed_over() -> None:
     assert world.told_to_end == ["r0"]
 
 
+def test_a_request_that_turns_out_not_to_be_endable_is_not_waited_for() -> None:
+    world = full(-1, -1)
+    world.running["r1"].evict = lambda: False
+    world.enter("usual")
+    assert (world.told_to_end, world.heard.ends) == ([], [("r1", 0.0, False, 0)])
+    world.advance(0.01)
+    assert world.told_to_end == ["r0"]
+
+
 def test_the_gap_to_the_ceiling_says_how_many_end_but_two_at_most_at_once() -> None:
     world = full(-1, -1, -1, -1)
     world.places = 2
