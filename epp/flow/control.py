@@ -7,7 +7,7 @@ and timers are handed in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from epp.flow import outcomes
 from epp.flow.band import Band, oldest
@@ -80,7 +80,12 @@ class FlowControl:
         band.put(ticket)
         self._room.requests += 1
         self._room.bytes += size
-        self._pump(ticket)
+        try:
+            self._pump(ticket)
+        except BaseException as bug:  # noqa: BLE001 - perhaps in somebody else's `go`; let out again
+            # Who is told of it must not wait as well.
+            self._abandon(band, ticket)
+            self._turn_away(ticket, outcomes.REJECTED_OTHER, bug)
         if ticket.state is QUEUED:
             self._stay(band, ticket)
         return ticket
@@ -155,6 +160,7 @@ class FlowControl:
             self._again = True
             return
         self._pumping, self._again, done = True, False, False
+        soon_s = ASK_AGAIN_S  # after a bug, which may be one that comes again
         try:
             for _ in range(A_TURN):
                 began = self._now()
@@ -166,10 +172,11 @@ class FlowControl:
                 if ticket is None or done:
                     break
                 ticket.go()
+            soon_s = 0.0
         finally:
             self._pumping = False
             if not done or (self._again and self._room.requests):
-                self._later(0.0, self.changed)
+                self._later(soon_s, self.changed)
 
     def _next(self, now: float) -> Ticket | None:
         """Who goes next. A band held back by its ceiling holds back those below it; one without requests does not."""
@@ -218,9 +225,7 @@ class FlowControl:
         """It may not go; let it wait if there is room, or if less important ones can be sent away for it."""
         displaced = self._room.displaced(self._bands, band, ticket, self._rules)
         if displaced is None:
-            band.drop(ticket)
-            self._room.requests -= 1
-            self._room.bytes -= ticket.size
+            self._abandon(band, ticket)
             if self._patience.empty:
                 self._turn_away(ticket, outcomes.REJECTED_NO_ENDPOINTS, outcomes.full_and_empty())
             self._turn_away(ticket, outcomes.REJECTED_CAPACITY, outcomes.full(self.retry_after_s(ticket.priority)))
@@ -231,11 +236,17 @@ class FlowControl:
         if not self._patience.armed:
             self._patience.arm(oldest(self._bands), self._now())
 
-    def _turn_away(self, ticket: Ticket, outcome: str, refusal: Refused) -> None:
-        """Raises the refusal."""
+    def _abandon(self, band: Band, ticket: Ticket) -> None:
+        """Take out one that was put in to see whether it may go."""
+        if ticket.state is QUEUED:
+            band.drop(ticket)
+            self._room.requests -= 1
+            self._room.bytes -= ticket.size
+
+    def _turn_away(self, ticket: Ticket, outcome: str, why: BaseException) -> NoReturn:
         ticket.state = OVER
         self._observer.left(outcome, ticket, self._now() - ticket.queued_at, False)
-        raise refusal
+        raise why
 
     def _refuse(self, ticket: Ticket, outcome: str, refusal: Refused) -> None:
         if ticket.state is not QUEUED:

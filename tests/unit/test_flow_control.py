@@ -461,8 +461,24 @@ def test_a_bug_in_one_that_goes_does_not_hold_up_the_others() -> None:
     world.enter("second")
     with pytest.raises(RuntimeError, match="a bug"):
         world.end("busy")
-    world.advance(0.0)
+    world.advance(0.05)
     assert world.sent == ["busy", "second"]
+
+
+def test_who_hears_of_somebody_elses_bug_at_the_door_does_not_wait() -> None:
+    world = busy()
+
+    def go() -> None:
+        raise RuntimeError("a bug")
+
+    world.enter("first").go = go
+    world.running.pop("busy").ended()
+    world.places = 1
+    with pytest.raises(RuntimeError, match="a bug"):
+        world.enter("second")
+    world.advance(1.0)
+    assert (world.waiting, world.sent) == ([], ["busy"])
+    assert world.heard.outcomes[-2:] == [("Dispatched", "first"), ("RejectedOther", "second")]
 
 
 def test_the_state_tells_who_waits_where() -> None:
