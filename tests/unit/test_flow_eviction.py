@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from epp import Band, Flow
 from epp.flow.eviction import UNCONFIRMED_S
 from scorers.flow_limits import StaticUsageLimitPolicy
 from tests.unit.flow_kit import World, band, rules
@@ -156,6 +157,21 @@ def test_a_band_whose_ceiling_is_zero_ends_nobody_and_the_next_one_may() -> None
     assert world.told_to_end == []
     world.enter("usual")
     assert world.told_to_end == ["r0"]
+
+
+def test_a_band_that_its_own_policy_holds_back_ends_nobody() -> None:
+    class Nobody:
+        def turn(self, band: Band, now: float) -> Flow | None:
+            return None
+
+    def ceilings(saturation: float, priorities: tuple[int, ...]) -> tuple[float, ...]:
+        return tuple([2.0 if priority == 5 else 1.0 for priority in priorities])
+
+    world = World(rules(band(5, fairness=Nobody()), limit=ceilings, evict=True))
+    world.enter("r0", priority=-1)
+    world.enter("held", priority=5)
+    world.enter("less", priority=-2)
+    assert world.told_to_end == []
 
 
 def test_nobody_ends_while_the_pool_is_empty() -> None:
