@@ -1,7 +1,7 @@
 """latency-scorer, slo-headroom-tier-filter, latency-slo-admitter: what follows from predicted latencies and SLOs.
 
-An SLO's headroom is the SLO less what is predicted; a request without one counts as having an SLO of 0, so its
-headroom is below 0 everywhere and the shortest time wins.
+A predicted TTFT of 0 means that there is no prediction. An SLO's headroom is the SLO less what is predicted; a request
+without one counts as having an SLO of 0, so its headroom is below 0 everywhere and the shortest time wins.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class LatencyScorer:
         whole = sum(weights)
         self._composite_weights = tuple([w / whole for w in weights]) if whole > 0.0 else (1.0, 0.0, 0.0)
 
-    def __call__(  # noqa: PLR0917 - each is a thing it reads, by name; the last two are optional
+    def __call__(  # noqa: PLR0917 - each is a thing it reads, by name; the last one is optional
         self,
         request: Request,
         endpoints: Endpoints,
@@ -54,14 +54,13 @@ class LatencyScorer:
         cached_blocks: Column,
         prompt_blocks: float,
         tpot_headroom_ms: Column | None = None,
-        latency_predicted: Column | None = None,
     ) -> Scores:
-        if not len(endpoints) or not (latency_predicted is None or latency_predicted.item(latency_predicted.argmax())):
+        if not len(endpoints) or predicted_ttft_ms.item(predicted_ttft_ms.argmax()) <= 0.0:
             return self._composite(endpoints, cached_blocks / max(prompt_blocks, 1.0))
         ttft = ttft_headroom(request, predicted_ttft_ms)
         tpot = np.zeros(len(ttft)) if tpot_headroom_ms is None else tpot_headroom_ms
-        if latency_predicted is not None and latency_predicted.item(latency_predicted.argmin()) < 1.0:
-            unknown = latency_predicted == 0.0
+        if predicted_ttft_ms.item(predicted_ttft_ms.argmin()) <= 0.0:
+            unknown = predicted_ttft_ms <= 0.0
             ttft, tpot = np.where(unknown, 0.0, ttft), np.where(unknown, 0.0, tpot)
         late, slow = ttft < 0.0, tpot < 0.0
         good = ~(late | slow)
@@ -122,7 +121,6 @@ def slo_headroom_tier_filter(
     rng: np.random.Generator,
     predicted_ttft_ms: Column,
     tpot_headroom_ms: Column,
-    latency_predicted: Column,
     *,
     epsilon_explore_neg: Annotated[float, Meta(ge=0, le=1)] = 0.01,
     latency_prediction_info_producer_name: str = "",
@@ -131,7 +129,7 @@ def slo_headroom_tier_filter(
 
     Whoever has no prediction is with the others; without any prediction, or with one kind only, all are kept.
     """
-    predicted = latency_predicted > 0.0
+    predicted = predicted_ttft_ms > 0.0
     good: Mask = predicted & (ttft_headroom(request, predicted_ttft_ms) >= 0.0) & (tpot_headroom_ms >= 0.0)
     if not good.any() or good.all():
         return np.ones(len(good), dtype=np.bool_)
@@ -143,7 +141,6 @@ def latency_slo_admitter(
     endpoints: Endpoints,
     predicted_ttft_ms: Column,
     tpot_headroom_ms: Column,
-    latency_predicted: Column,
     *,
     latency_prediction_info_producer_name: str = "",
 ) -> Refused | None:
@@ -152,9 +149,9 @@ def latency_slo_admitter(
     Idle = nothing runs there; cold = less than 2 % of its KV cache is in use. Without predictions all are admitted.
     """
     has_ttft, has_tpot = (request.slo_ttft_ms or 0.0) > 0.0, (request.slo_tpot_ms or 0.0) > 0.0
-    if request.priority >= 0 or not (has_ttft or has_tpot) or not latency_predicted.any():
+    kept = predicted_ttft_ms > 0.0
+    if request.priority >= 0 or not (has_ttft or has_tpot) or not kept.any():
         return None
-    kept = latency_predicted > 0.0
     if has_ttft:
         kept = kept & (ttft_headroom(request, predicted_ttft_ms) > 0.0)
     if has_tpot:

@@ -45,8 +45,10 @@ class Latency:
         self.error = 0.0
         """Mean of |log(predicted ÷ observed)| over the last fifty or so."""
         self._wrong = False
-        self._factors: dict[str, tuple[float, float]] = {}
+        self._ratios: dict[str, tuple[float, float]] = {}
         """Endpoint → (weighted sum of log ratios, weighted count)."""
+        self._slower: dict[str, float] = {}
+        """Endpoint → logarithm of its factor."""
         self._shift = 0.0
         """What log ratios are in the mean: factors compare endpoints with each other."""
         self._gram = np.zeros((features, features))
@@ -69,13 +71,18 @@ class Latency:
 
     def factor(self, key: str) -> float:
         """How much slower than the others an endpoint is."""
-        found = self._factors.get(key)
-        return 1.0 if found is None else exp(found[0] / (found[1] + FACTOR_PRIOR))
+        return exp(self._slower.get(key, 0.0))
+
+    def factors(self, keys: list[str]) -> Column:
+        """The same for each of `keys`."""
+        slower = self._slower
+        found: Column = np.exp([slower.get(key, 0.0) for key in keys])
+        return found
 
     def keep(self, keys: set[str]) -> None:
         """Forget the factors of all other endpoints."""
-        for gone in self._factors.keys() - keys:
-            del self._factors[gone]
+        for gone in self._ratios.keys() - keys:
+            del self._ratios[gone], self._slower[gone]
 
     def observe(self, key: str, features: Weights, seconds: float, predicted_s: float) -> bool:
         """Note one observation; true if it made the model learn. `predicted_s` is what was said before, 0 = nothing."""
@@ -83,7 +90,8 @@ class Latency:
         if predicted_s > 0.0:
             self._judge(abs(log(predicted_s / seconds)))
         at = len(self._keys)
-        self._rows[at], self._times[at] = features, seconds
+        self._rows[at] = features
+        self._times[at] = seconds
         self._keys.append(key)
         if at + 1 < min(BLOCK, max(8, self.seen // 4)):
             return False
@@ -98,11 +106,11 @@ class Latency:
         """Take up the block: fit the shared coefficients, then each endpoint's factor."""
         n, keys = len(self._keys), self._keys
         rows = self._rows[:n]
-        factors = np.array([self.factor(key) for key in keys])
+        factors = self.factors(keys)
         times = self._times[:n] / factors
         expected = rows @ self.weights if self.seen else times
         # Errors count in proportion to the time, or the longest ones alone would decide; those far off count less.
-        scale = np.maximum(expected, 0.2 * float(np.median(times)))
+        scale = np.maximum(expected, 0.2 * np.sort(times)[n // 2])
         off = np.abs(times - expected) / scale
         weight = 1.0 / (scale * scale * np.maximum(off, 1.0))
         weighted = (rows * weight[:, None]).T
@@ -116,24 +124,33 @@ class Latency:
 
     def _compare(self, keys: list[str], ratios: Column, factors: Column) -> None:
         """`ratios` = observed ÷ what the coefficients alone say."""
-        left = np.log(ratios / factors)
-        self._shift += min(1.0, len(keys) * 0.01) * (float(np.clip(left, -FURTHEST, FURTHEST).mean()) - self._shift)
-        slower = np.clip(np.log(ratios) - self._shift, -FURTHEST, FURTHEST)
-        for key, ratio in zip(keys, slower.tolist(), strict=True):
-            total, count = self._factors.get(key) or (0.0, 0.0)
-            self._factors[key] = (total * FACTOR_MEMORY + ratio, count * FACTOR_MEMORY + 1.0)
+        left = float(_within(np.log(ratios / factors)).sum()) / len(keys)
+        self._shift += min(1.0, len(keys) * 0.01) * (left - self._shift)
+        known, slower = self._ratios, self._slower
+        for key, ratio in zip(keys, _within(np.log(ratios) - self._shift).tolist(), strict=True):
+            total, count = known.get(key, (0.0, 0.0))
+            total, count = total * FACTOR_MEMORY + ratio, count * FACTOR_MEMORY + 1.0
+            known[key] = total, count
+            slower[key] = total / (count + FACTOR_PRIOR)
+
+
+def _within(ratios: Column) -> Column:
+    found: Column = np.minimum(np.maximum(ratios, -FURTHEST), FURTHEST)
+    return found
 
 
 def nonnegative(gram: npt.NDArray[np.float64], moment: Weights) -> Weights:
     """Coefficients of least squares, none below 0: those that would be are left out, and the others fitted anew."""
-    size = len(moment)
-    found = np.zeros(size)
+    found = np.zeros(len(moment))
+    weight = gram.diagonal()
     # Keeps the equations solvable where a feature never varied; small beside what any feature that did weighs.
-    ridge = np.diag(np.diagonal(gram) * 1e-6 + 1e-12)
-    left = np.flatnonzero(np.diagonal(gram) > 0.0)
+    firm = gram.copy()
+    np.fill_diagonal(firm, weight * (1.0 + 1e-6) + 1e-12)
+    left = np.flatnonzero(weight > 0.0)
     while len(left):
-        solved = np.linalg.solve((gram + ridge)[np.ix_(left, left)], moment[left])
-        if (solved >= 0.0).all():
+        whole = len(left) == len(moment)
+        solved = np.linalg.solve(firm if whole else firm[left[:, None], left], moment[left])
+        if solved.min() >= 0.0:
             found[left] = solved
             break
         left = left[solved >= 0.0]

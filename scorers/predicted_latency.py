@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from epp import Column, Decision, Endpoint, Endpoints, Outcome, Request, column, signal
 from scorers.latency_model import Latency, Weights
 
-FEATURES = ("constant", "uncached_ktokens", "inflight_ktokens", "waiting", "running", "kv_usage")
+FEATURES = ("constant", "uncached_tokens", "inflight_tokens", "waiting", "running", "kv_usage")
 CONTEXT_TTL_NS = 300_000_000_000
 SERVICE_VARIABLES = (
     *("TRAINING_SERVER_URL", "PREDICTION_SERVER_URL", "LATENCY_MAX_SAMPLE_SIZE", "LATENCY_FLUSH_INTERVAL_SEC"),
@@ -26,6 +26,10 @@ SERVICE_VARIABLES = (
     "LATENCY_USE_NATIVE_XGBOOST",
 )
 """Of the llm-d router's client for prediction services."""
+SETTLED = 1000
+"""Answers after which a model needs no more than every other one."""
+SWEEPS = 10
+"""How often in `context_ttl` it is looked for requests that are older."""
 PREFILL = frozenset({"prefill"})
 Features = npt.NDArray[np.float64]
 """Shape (6, n)."""
@@ -62,7 +66,6 @@ class Sent(Struct):
         "predicted_ttft_ms": column(0.0),
         "predicted_tpot_ms": column(0.0),
         "tpot_headroom_ms": column(0.0),
-        "latency_predicted": column(0.0),
         "latency_prediction": Prediction(),
     },
     chosen_by="latency_prediction_info_producer_name",
@@ -71,8 +74,8 @@ class Sent(Struct):
 class PredictedLatencyProducer:
     """Predict each endpoint's TTFT and TPOT for this request with a model learned from the answers seen so far.
 
-    `latency_predicted` is 1 where there is a prediction and 0 elsewhere; until the model has seen enough, and while it
-    is far off, that is nowhere. `tpot_headroom_ms` is the TPOT SLO less the prediction; 0 without `streaming_mode`.
+    0 means that there is no prediction: everywhere until the model has seen enough, and while it is far off.
+    `tpot_headroom_ms` is the TPOT SLO less the prediction; 0 without `streaming_mode`.
     """
 
     def __init__(
@@ -97,10 +100,12 @@ class PredictedLatencyProducer:
         self._predicting = predict_in_produce
         self._streamed, self._whole, self._each = [Latency(len(FEATURES)) for _ in range(3)]
         self._sent: dict[Request, Sent] = {}
+        self._sweep_at = 0.0
+        self._turn = False
+        self._records: Sequence[Endpoint] = ()
         self._keys: list[str] = []
         """Of the table's rows."""
         self._nothing: Column = np.zeros(0)
-        self._all: Column = np.zeros(0)
         self._learned: dict[bool, tuple[Features, Features]] = {}
         """For streamed requests and others: coefficients in milliseconds, shape (2, 6), and factors, shape (2, n)."""
         self._slos: dict[str, list[float]] = {}
@@ -109,16 +114,17 @@ class PredictedLatencyProducer:
 
     def __call__(
         self, request: Request, endpoints: Endpoints, uncached_tokens: Column
-    ) -> tuple[Column, Column, Column, Column, Prediction]:
+    ) -> tuple[Column, Column, Column, Prediction]:
         n = len(endpoints)
         features = np.empty((len(FEATURES), n))
         features[0] = 1.0
-        np.multiply(uncached_tokens, 1e-3, out=features[1])
-        np.multiply(endpoints.inflight_tokens, 1e-3, out=features[2])
+        features[1] = uncached_tokens
+        features[2] = endpoints.inflight_tokens
         features[3] = endpoints.waiting
         features[4] = endpoints.running
         features[5] = endpoints.kv_usage
-        endpoints.derive((self, "keys"), self._follow)
+        if endpoints.records is not self._records:
+            self._follow(endpoints.records)
         coefficients, factors = self._learned.get(request.stream) or self._taken_up(request.stream)
         told = coefficients @ features
         told *= factors
@@ -127,8 +133,8 @@ class PredictedLatencyProducer:
         made = Prediction(state, first.seen, self, features, told)
         if state != "ready":
             nothing = self._nothing
-            return nothing, nothing, nothing, nothing, made
-        return told[0], told[1], self._headroom(request, endpoints, told[1]), self._all, made
+            return nothing, nothing, nothing, made
+        return told[0], told[1], self._headroom(request, endpoints, told[1]), made
 
     def picked(self, request: Request, decision: Decision) -> None:
         for made in decision.signals.values():
@@ -149,11 +155,17 @@ class PredictedLatencyProducer:
             return
         # What the request spent waiting for its decision is not the engine's time.
         first_s = outcome.ttft_s - (sent.at - request.received_at)
-        learned = self._first(request.stream).observe(sent.first_key, sent.first, first_s, sent.first_s)
+        first, each = self._first(request.stream), self._each
         tokens = outcome.usage.completion_tokens if outcome.usage else outcome.pieces
-        if outcome.streamed and tokens > 1:
-            each_s = (outcome.duration_s - outcome.ttft_s) / (tokens - 1)
-            learned |= self._each.observe(sent.key, sent.each, each_s, sent.each_s)
+        each_s = (outcome.duration_s - outcome.ttft_s) / (tokens - 1) if outcome.streamed and tokens > 1 else 0.0
+        # Once much is known an answer teaches one of the two, in turn, which is half the work.
+        both = min(first.seen, each.seen) < SETTLED
+        self._turn = not self._turn
+        learned = False
+        if both or self._turn or not each_s:
+            learned = first.observe(sent.first_key, sent.first, first_s, sent.first_s)
+        if each_s and (both or not self._turn):
+            learned |= each.observe(sent.key, sent.each, each_s, sent.each_s)
         if learned:
             self._learned.clear()
 
@@ -186,21 +198,20 @@ class PredictedLatencyProducer:
         # The TPOT counts only where its SLO does.
         return self._each.state if self._streaming and first.ready else first.state
 
-    def _follow(self, records: Sequence[Endpoint]) -> Column:
+    def _follow(self, records: Sequence[Endpoint]) -> None:
         """The endpoints have changed: what was learned of those that are gone goes."""
+        self._records = records
         self._keys = [record.key for record in records]
         self._learned.clear()
         there = set(self._keys)
         for model in (self._streamed, self._whole, self._each):
             model.keep(there)
-        self._nothing, self._all = np.zeros(len(records)), np.ones(len(records))
-        return self._nothing
+        self._nothing = np.zeros(len(records))
 
     def _taken_up(self, stream: bool) -> tuple[Features, Features]:
         models = (self._first(stream), self._each)
         coefficients = np.array([model.weights for model in models]) * 1e3
-        factors = np.array([[model.factor(key) for key in self._keys] for model in models])
-        found = self._learned[stream] = (coefficients, factors.reshape(2, len(self._keys)))
+        found = self._learned[stream] = (coefficients, np.array([model.factors(self._keys) for model in models]))
         return found
 
     def _headroom(self, request: Request, endpoints: Endpoints, tpot_ms: Column) -> Column:
@@ -225,14 +236,16 @@ class PredictedLatencyProducer:
             return
         row, first_row = run.picked_rows[0], prefill.picked_rows[0]
         slo = (request.slo_tpot_ms or 0.0) if self._streaming else 0.0
-        self._drop_old(decision.decided_at)
+        if decision.decided_at > self._sweep_at:
+            self._drop_old(decision.decided_at)
+        features = made.features[:, row].copy()
         self._sent[request] = Sent(
             decision.decided_at,
             prefill.picked[0].key,
-            made.features[:, first_row].copy(),
+            features if first_row == row else made.features[:, first_row].copy(),
             made.predicted_ms.item(0, first_row) / 1e3,
             run.picked[0].key,
-            made.features[:, row].copy(),
+            features,
             made.predicted_ms.item(1, row) / 1e3,
             slo,
         )
@@ -241,11 +254,9 @@ class PredictedLatencyProducer:
 
     def _drop_old(self, now: float) -> None:
         """Of a request that lasts longer than that nothing is learned."""
-        while self._sent:
-            request = next(iter(self._sent))
-            if now - self._sent[request].at <= self._ttl_s:
-                return
+        for request in [request for request, sent in self._sent.items() if now - sent.at > self._ttl_s]:
             self._slo_ended(self._sent.pop(request))
+        self._sweep_at = now + self._ttl_s / SWEEPS
 
     def _slo_ended(self, sent: Sent) -> None:
         slos = self._slos.get(sent.key)

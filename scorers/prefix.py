@@ -14,7 +14,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 MATCH_SCALE_TOKENS = 8192
 MAX_TTFT_PENALTY_MS = 18_000.0
 UNKNOWN_MS = 1e12
-"""Stands for the TTFT of an endpoint without a prediction."""
+"""Stands for the TTFT of an endpoint without a prediction, which is told as 0."""
 PEAK_PREFILL_THROUGHPUT = 15_928.0
 """Tokens a second."""
 
@@ -93,20 +93,12 @@ class PrefixCacheAffinityFilter:
         return self._unless_busy(sticky, endpoints.inflight_tokens, self._penalty_ms * self._tokens_per_ms)
 
     def _by_prediction(
-        self,
-        rng: np.random.Generator,
-        cached_blocks: Column,
-        prompt_blocks: float,
-        predicted_ttft_ms: Column,
-        latency_predicted: Column | None = None,
+        self, rng: np.random.Generator, cached_blocks: Column, prompt_blocks: float, predicted_ttft_ms: Column
     ) -> Mask:
         sticky = self._sticky(rng, cached_blocks, prompt_blocks)
         if sticky is None:
             return np.ones(len(cached_blocks), dtype=np.bool_)
-        if latency_predicted is not None:
-            if not latency_predicted.any():
-                return sticky
-            predicted_ttft_ms = np.where(latency_predicted > 0.0, predicted_ttft_ms, UNKNOWN_MS)
+        predicted_ttft_ms = np.where(predicted_ttft_ms > 0.0, predicted_ttft_ms, UNKNOWN_MS)
         return self._unless_busy(sticky, predicted_ttft_ms, self._penalty_ms)
 
     def _sticky(self, rng: np.random.Generator, cached_blocks: Column, prompt_blocks: float) -> Mask | None:

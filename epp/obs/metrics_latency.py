@@ -37,13 +37,10 @@ class LatencyMetrics:
                     "request_tpot_prediction_duration_seconds", "tpot_prediction_duration", labels, spent.seconds
                 )
         row, signals = decision.run.picked_rows[0], decision.signals
-        known = signals.get("latency_predicted")
-        if known is None or not known[row]:
-            return
-        self._tell("request_predicted_ttft_seconds", "predicted_ttft", labels, signals["predicted_ttft_ms"][row] * MS)
-        each = float(signals["predicted_tpot_ms"][row]) * MS
-        if each > 0.0:
-            self._tell("request_predicted_tpot_seconds", "predicted_tpot", labels, each)
+        for kind in ("ttft", "tpot"):
+            predicted = signals.get(f"predicted_{kind}_ms")
+            if predicted is not None and predicted[row] > 0.0:
+                self._tell(f"request_predicted_{kind}_seconds", f"predicted_{kind}", labels, predicted[row] * MS)
 
     def ended(self, request: Request, outcome: Outcome) -> None:
         if outcome.cause != "natural" or outcome.ttft_s is None:

@@ -21,19 +21,19 @@ ABSENT = None
 Headrooms = Sequence[tuple[float, float] | None]
 
 
-def predicted(headrooms: Headrooms) -> tuple[Column, Column, Column]:
-    """predicted_ttft_ms, tpot_headroom_ms and latency_predicted of endpoints with these (TTFT, TPOT) headrooms."""
+def predicted(headrooms: Headrooms) -> tuple[Column, Column]:
+    """predicted_ttft_ms and tpot_headroom_ms of endpoints with these (TTFT, TPOT) headrooms."""
     pairs = [pair or (SLO_MS, 0.0) for pair in headrooms]
     ttft = np.array([SLO_MS - first for first, _ in pairs])
-    return ttft, np.array([each for _, each in pairs]), np.array([float(pair is not ABSENT) for pair in headrooms])
+    return ttft, np.array([each for _, each in pairs])
 
 
 def scores(headrooms: Headrooms, *, columns: dict[str, Any] | None = None, **settings: object) -> Column:
     asked = request(slo_ttft_ms=SLO_MS, slo_tpot_ms=1.0)
     made = endpoints(**(columns or {"waiting": [0.0] * len(headrooms)}))
     nothing = np.zeros(len(headrooms))
-    ttft, tpot, known = predicted(headrooms)
-    found: Column = build(LatencyScorer, **settings)(asked, made, ttft, nothing, 0.0, tpot, known)
+    ttft, tpot = predicted(headrooms)
+    found: Column = build(LatencyScorer, **settings)(asked, made, ttft, nothing, 0.0, tpot)
     return found
 
 
@@ -81,7 +81,7 @@ def test_latency_scorer_without_predictions(settings: dict[str, object], expecte
 def test_latency_scorer_without_predictions_counts_the_cached_share_of_the_prompt() -> None:
     scorer, nothing = LatencyScorer(), np.zeros(2)
     made = endpoints(waiting=[0, 0], kv_usage=[1, 1])
-    found = scorer(request(), made, nothing, np.array([5.0, 10.0]), 10.0, nothing, nothing)
+    found = scorer(request(), made, nothing, np.array([5.0, 10.0]), 10.0, nothing)
     assert found == pytest.approx([0.5, 0.67], abs=CLOSE)
 
 

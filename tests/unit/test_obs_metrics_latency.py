@@ -41,9 +41,8 @@ class Board:
         made.runs["default"] = Run("default", PODS, picked=PODS[1:2], picked_rows=(1,))
         made.spent.append(Spent("oracle", "signal", 0.00002))
         made.signals = {
-            "predicted_ttft_ms": np.array([1.0, 300.0]),
-            "predicted_tpot_ms": np.array([1.0, 30.0]),
-            "latency_predicted": np.array([1.0, predicted]),
+            "predicted_ttft_ms": np.array([1.0, 300.0 * predicted]),
+            "predicted_tpot_ms": np.array([1.0, 30.0 * predicted]),
         }
         self.observers.decided(REQUEST, made)
         return made
