@@ -25,6 +25,8 @@ FACTOR_PRIOR = 4.0
 """So many observations of an endpoint weigh as much as the supposition that it is like the others."""
 FURTHEST = log(8.0)
 """An endpoint is at most eight times slower or faster than the others; one observation counts no further off."""
+CAUTION = 10.0
+"""So many observations' worth of doubt that anything but the constant matters."""
 READY_AFTER = 24
 """Observations before anything is predicted."""
 ERROR_MEMORY = 0.98
@@ -117,8 +119,8 @@ class Latency:
         faded = MEMORY**n
         self._gram = self._gram * faded + weighted @ rows
         self._moment = self._moment * faded + weighted @ times
-        self.weights = nonnegative(self._gram, self._moment)
         self.seen += n
+        self.weights = nonnegative(self._gram, self._moment, CAUTION / self.seen)
         self._compare(keys, self._times[:n] / np.maximum(rows @ self.weights, SMALLEST_S), factors)
         self._keys = []
 
@@ -139,13 +141,18 @@ def _within(ratios: Column) -> Column:
     return found
 
 
-def nonnegative(gram: npt.NDArray[np.float64], moment: Weights) -> Weights:
-    """Coefficients of least squares, none below 0: those that would be are left out, and the others fitted anew."""
+def nonnegative(gram: npt.NDArray[np.float64], moment: Weights, caution: float = 0.0) -> Weights:
+    """Coefficients of least squares, none below 0: those that would be are left out, and the others fitted anew.
+
+    `caution` draws all but the first one towards 0: few observations make steep slopes.
+    """
     found = np.zeros(len(moment))
     weight = gram.diagonal()
     # Keeps the equations solvable where a feature never varied; small beside what any feature that did weighs.
     firm = gram.copy()
-    np.fill_diagonal(firm, weight * (1.0 + 1e-6) + 1e-12)
+    firmer = weight * (1.0 + 1e-6 + caution) + 1e-12
+    firmer[0] -= weight[0] * caution
+    np.fill_diagonal(firm, firmer)
     left = np.flatnonzero(weight > 0.0)
     while len(left):
         whole = len(left) == len(moment)

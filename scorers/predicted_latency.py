@@ -119,10 +119,11 @@ class PredictedLatencyProducer:
         features = np.empty((len(FEATURES), n))
         features[0] = 1.0
         features[1] = uncached_tokens
-        features[2] = endpoints.inflight_tokens
-        features[3] = endpoints.waiting
-        features[4] = endpoints.running
-        features[5] = endpoints.kv_usage
+        column_of = endpoints.column
+        features[2] = column_of("inflight_tokens")
+        features[3] = column_of("waiting")
+        features[4] = column_of("running")
+        features[5] = column_of("kv_usage")
         if endpoints.records is not self._records:
             self._follow(endpoints.records)
         coefficients, factors = self._learned.get(request.stream) or self._taken_up(request.stream)
