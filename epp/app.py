@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
@@ -28,19 +29,22 @@ from epp.obs import logs
 from epp.obs.admin import Admin
 from epp.obs.metrics_cluster import ClusterMetrics
 from epp.obs.metrics_reload import ReloadMetrics
+from epp.obs.metrics_workers import WorkerMetrics
 from epp.obs.otlp import OtlpError
 from epp.obs.traces import Tracer
 from epp.options import Options
 from epp.picker import Picker
 from epp.plugins import Plugin
 from epp.reload import Reloader
+from epp.workers.child import parents_socket
+from epp.workers.decider import Decider
 
 log = logging.getLogger("epp")
 QUIET_S = 2.0
 """The drain ends early when no stream was open for so long: gateways have noticed by then."""
 GRACE_S = 5.0
 """Streams still open after the drain get this long to end."""
-Server = GrpcServer | Http2Server
+Server = GrpcServer | Http2Server | Decider
 Work = dict[str, Coroutine[Any, Any, None]]
 """What runs until the end, by name."""
 
@@ -54,7 +58,7 @@ def serve(options: Options, live: Live) -> int:
     tracer = None
     try:
         tracer = Tracer.from_environment(options.tracing, os.environ, version=__version__)
-        uvloop.run(App(options, live, tracer).serve())
+        uvloop.run(App(options, live, tracer, parents_socket()).serve())
     except (OSError, FeedError, CertificateError, CredentialsError, OtlpError) as error:
         log.error("can't serve: %s", error)
         return 1
@@ -84,10 +88,16 @@ def _without_effect(options: Options, built: Built) -> list[str]:
 
 
 class App:
-    """One picker with its listeners and feeds: how they live and end."""
+    """One picker with its listeners and feeds: how they live and end.
 
-    def __init__(self, options: Options, live: Live, tracer: Tracer | None) -> None:
+    With a `parent` other processes serve ext_proc (`--workers`), and this one decides for them.
+    """
+
+    def __init__(
+        self, options: Options, live: Live, tracer: Tracer | None, parent: socket.socket | None = None
+    ) -> None:
         self._options = options
+        self._parent = parent
         self._draining = False
         self._in_a_hurry = False
         self._stop = asyncio.Event()
@@ -117,7 +127,8 @@ class App:
             await server.stop(0)
             await self._leave_cluster()
             raise
-        await self._run(work | self._chores(), server)
+        edges: Work = {"edges": server.run()} if isinstance(server, Decider) else {}
+        await self._run(work | self._chores() | edges, server)
         await admin.stop()
         await self._leave_cluster()
 
@@ -189,6 +200,17 @@ class App:
     def _made_server(self) -> Server:
         options, picker = self._options, self._picker
         elected = self._cluster is not None and self._cluster.election is not None
+        if self._parent is not None:
+            return Decider(
+                self._parent,
+                picker.router,
+                picker.streams,
+                self._readiness,
+                lambda: self._reloader.live,
+                metrics=WorkerMetrics(picker.metrics, picker.metrics.registry),
+                held=picker.held,
+                elected=elected,
+            )
         limits = {"max_recv_bytes": options.max_recv_bytes, "max_send_bytes": options.max_send_bytes}
         if options.transport == "grpcio":
             return GrpcServer(picker.dialogue, picker.streams, self._readiness, elected=elected, **limits)
@@ -228,7 +250,7 @@ class App:
         options = self._options
         # The files are followed even without --enable-cert-reload: a rotated certificate must not end the service.
         shown = None
-        if options.secure_serving:
+        if options.secure_serving and self._parent is None:
             shown = Certificates(options.cert_path, reload=True, rsa_key=options.needs_rsa)
         ports = await server.start(options.grpc_port, options.grpc_health_port, shown)
         tls = None

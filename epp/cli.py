@@ -24,6 +24,7 @@ from epp.options_help import help_text
 from epp.plugin_files import PluginFiles, read
 from epp.plugins import Catalogue
 from epp.settings import PluginError
+from epp.workers.child import PARENT
 
 GOOD, REFUSED, WRONG = 0, 1, 2
 """Exit codes: done; the request was refused; the configuration, a file or the command line can't be used."""
@@ -97,6 +98,10 @@ def _serve(words: list[str]) -> int:
     options = parse(words, os.environ)
     if options.help:
         return _help(words)
+    if options.workers > 1 and PARENT not in os.environ:
+        from epp.workers.parent import supervise
+
+        return supervise(options, words)
     live = _live(options)
     options.validate(file_mode=live.built.discovery is not None)
     os.environ.update(options.grpc_environment)

@@ -144,7 +144,7 @@ class Decision(Struct):
             run.candidates, run.votes, run.totals, run.steps = (), (), NOTHING, []
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Struct, frozen=True, array_like=True):
     """How a request ended."""
 
     usage: Usage | None

@@ -27,6 +27,16 @@ class Hooks:
         self._response_headers = _methods(plugins, "response_headers")
         self._finished = _methods(plugins, "finished")
 
+    @property
+    def of_responses(self) -> bool:
+        """Some plug-in has `response_headers`."""
+        return bool(self._response_headers)
+
+    @property
+    def of_ends(self) -> bool:
+        """Some plug-in has `finished`."""
+        return bool(self._finished)
+
     def arrived(self, request: Request, failed: Failed) -> None:
         """Before admission: what they return becomes attributes of the request."""
         for plugin, method in self._arrived:

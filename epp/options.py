@@ -81,6 +81,8 @@ class Options:
     """Cores that reading engine metrics may take; beyond it readings get rarer."""
     transport: of.Transport = "h2"
     """Which server speaks HTTP/2 to the gateway: gRPC's own library, or the picker's lean one."""
+    workers: of.Count = 1
+    """Processes that speak to the gateway and read bodies. 1 = one process does all; with more, another one decides."""
 
     secure_serving: Annotated[of.Switch, of.Section("ext_proc listener")] = True
     """TLS, as every known gateway dials it unless told otherwise."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,15 @@ def check(options: Options) -> None:
         raise OptionsError(
             "--metrics-cert-dir with --metrics-endpoint-auth=false needs --metrics-client-ca-file: "
             "otherwise nobody is asked who they are"
+        )
+    if options.workers > 1 and options.transport != "h2":
+        raise OptionsError(
+            f"--workers={options.workers} needs --transport=h2: only its connections can be handed to other processes"
+        )
+    if options.workers > 1 and options.config_file and not os.path.isfile(options.config_file):
+        raise OptionsError(
+            f"--workers={options.workers} needs a file that can be read more than once, which --config-file="
+            f"{options.config_file} is not"
         )
     try:
         Timings(options.ha_lease_duration, options.ha_renew_deadline, options.ha_retry_period)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from epp.units import duration, quantity
 
 Item = TypeVar("Item")
+MOST_PROCESSES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,13 @@ def switch(text: str) -> bool:
 def port(text: str) -> int:
     number = int(text)
     if not 0 <= number <= 65_535:
+        raise ValueError(text)
+    return number
+
+
+def count(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= MOST_PROCESSES:
         raise ValueError(text)
     return number
 
@@ -149,6 +157,7 @@ Text = Annotated[str, TEXT]
 Port = Annotated[int, PORT]
 Ports = Annotated[tuple[int, ...], Kind("ports", each(port), PORT.rule, "8000,8001", joins=True)]
 Number = Annotated[int, Kind("int", int, "a whole number", "2")]
+Count = Annotated[int, Kind("count", count, f"a whole number from 1 to {MOST_PROCESSES}", "2")]
 Seconds = Annotated[
     float, Kind("duration", duration, "0 or more, each number with a unit (ns, us, ms, s, m, h)", "30s or 1m30s")
 ]

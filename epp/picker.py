@@ -115,7 +115,7 @@ class Picker:
             fresh = endpoints.fresh(self._options.metrics_staleness_threshold)
             self.metrics.pool(self._options.served_pool, endpoints, fresh, self.health.cooling(now))
             self.metrics.suspended(self.router.suspensions.names(now))
-            self.metrics.held(self.held.held)
+            self.metrics.held(self.held.everywhere)
             self.turnstile.tell()
             for plugin in self.built.setup.plugins.values():
                 if plugin.type.type == PREFIX_PRODUCER:

@@ -65,7 +65,7 @@ CODES = {
 }
 
 
-class Media(Struct, frozen=True):
+class Media(Struct, frozen=True, array_like=True):
     """An image, video or audio part of a prompt."""
 
     kind: str
@@ -74,7 +74,7 @@ class Media(Struct, frozen=True):
     """URL, data URL or base64 data, as sent."""
 
 
-class Prompt(Struct):
+class Prompt(Struct, array_like=True):
     """One prompt, in order: text as UTF-8 bytes and media; or token ids as little-endian uint32 bytes."""
 
     parts: list[bytes | Media] = []
@@ -113,7 +113,7 @@ class Request(Struct, eq=False):
         return values[-1] if values else ""
 
 
-class Usage(Struct, frozen=True):
+class Usage(Struct, frozen=True, array_like=True):
     """Token counts an engine reported. None = not told."""
 
     prompt_tokens: int = 0

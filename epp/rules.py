@@ -30,7 +30,7 @@ class Asked(Struct):
     """The body can't be read, and this is the answer."""
 
 
-class Forward(Struct, frozen=True):
+class Forward(Struct, frozen=True, array_like=True):
     """Where a request goes and what is changed about it."""
 
     destination: str

@@ -42,6 +42,8 @@ class Vllm(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
 class TokenProducer:
     """Count and pack the prompt's tokens: 4 bytes of text a token, images, audio and video as placeholders."""
 
+    reads_prompts = True
+
     def __init__(
         self,
         *,

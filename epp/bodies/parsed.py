@@ -13,7 +13,7 @@ Headers = Mapping[str, tuple[str, ...]]
 """Lower-case names, every value in the order received."""
 
 
-class Parsed(Struct):
+class Parsed(Struct, array_like=True):
     """What a parser read from one request body."""
 
     api: str

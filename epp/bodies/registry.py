@@ -56,6 +56,11 @@ class Parsers:
         for suffix in parser.paths:
             self._by_suffix.setdefault(suffix.strip("/"), parser)
 
+    @property
+    def active(self) -> tuple[Parser, ...]:
+        """Those that may be asked, in order."""
+        return tuple(self._active)
+
     def find(self, path: str) -> Parser:
         """The parser for a path without query. Raises Refused(400) if none claims it and there is no fallback."""
         found = self._found.get(path)

@@ -33,7 +33,7 @@ class HealthService(grpc.GenericRpcHandler):
     ) -> None:
         self._ready = ready
         self._reachable = reachable or ready
-        self._elected = elected
+        self.elected = elected
         # Any: each method has its own pair of messages.
         self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             f"{PREFIX}Check": grpc.unary_unary_rpc_method_handler(
@@ -58,7 +58,7 @@ class HealthService(grpc.GenericRpcHandler):
             serving = True
         elif service in READINESS:
             serving = self._ready()
-        elif self._elected:
+        elif self.elected:
             return int(Answer.SERVICE_UNKNOWN)
         else:
             serving = self._reachable()
@@ -67,7 +67,7 @@ class HealthService(grpc.GenericRpcHandler):
     @property
     def listed(self) -> tuple[str, ...]:
         """Names that List tells."""
-        return (*READINESS, LIVENESS) if self._elected else (*READINESS, LIVENESS, SINGLE)
+        return (*READINESS, LIVENESS) if self.elected else (*READINESS, LIVENESS, SINGLE)
 
     async def _check(self, request: health_pb2.HealthCheckRequest, _: object) -> health_pb2.HealthCheckResponse:
         return Answer(status=self.status(request.service))

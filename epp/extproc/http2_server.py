@@ -49,7 +49,7 @@ class Http2Server:
         process = calls.process(open_dialogue, watch, time.monotonic)
         waiting = Budget(max(max_waiting_bytes, max_recv_bytes))
         self._serving = Listener({**process, **health}, Limits(max_recv_bytes, max_send_bytes), waiting)
-        self._health = Listener(health, Limits(HEALTH_BYTES, HEALTH_BYTES), Budget(1 << 20))
+        self._health = health_listener(health)
         self._terms = terms or Terms(alpn=("h2",))
 
     async def start(self, port: int, health_port: int, certificates: Certificates | None) -> tuple[int, int]:
@@ -64,61 +64,85 @@ class Http2Server:
         await self._health.stop(0)
 
 
+class Clients:
+    """Clients that are connected, whoever accepted them, and the calls they are offered."""
+
+    def __init__(self, offered: calls.Calls, limits: Limits, waiting: Budget) -> None:
+        self._offered, self._limits, self._waiting = offered, limits, waiting
+        self.live = Live()
+        self._ticking: asyncio.TimerHandle | None = None
+
+    def peer(self) -> Peer:
+        """The protocol of one more."""
+        return Peer(self._offered, self._limits, self._waiting, self.live)
+
+    def tick(self) -> None:
+        """See to those that stall, now and from time to time."""
+        for peer in tuple(self.live.peers):
+            peer.tick()
+        self._ticking = asyncio.get_running_loop().call_later(upkeep.TICK_S, self.tick)
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new streams, give open ones `grace_s`, then cut them."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+        until = time.monotonic() + grace_s
+        self._each(upkeep.drain)
+        await self.live.empty(min(grace_s, GOAWAY_S))
+        self._each(upkeep.drained)
+        await self.live.empty(max(until - time.monotonic(), 0))
+        self._each(upkeep.cut)
+        if not await self.live.empty(GOAWAY_S):
+            for peer in tuple(self.live.peers):
+                peer.abort()
+            await self.live.empty(GOAWAY_S)
+
+    def _each(self, act: Callable[[Connection], None]) -> None:
+        for peer in tuple(self.live.peers):
+            act(peer.connection)
+            peer.flush()
+
+
 class Listener:
     """One port and the clients connected to it."""
 
     def __init__(self, offered: calls.Calls, limits: Limits, waiting: Budget) -> None:
-        self._offered, self._limits, self._waiting = offered, limits, waiting
-        self._live: Live | None = None
+        self._given = offered, limits, waiting
+        self._clients: Clients | None = None
         self._server: asyncio.Server | None = None
-        self._ticking: asyncio.TimerHandle | None = None
 
     async def start(self, port: int, flag: str, tls: ssl.SSLContext | None) -> int:
         loop = asyncio.get_running_loop()
-        live = self._live = Live()
-        try:
-            listening = _listen(port)
-        except OSError as error:
-            raise OSError(f"can't listen on port {port} ({flag}): {error.strerror or error}") from None
+        clients = self._clients = Clients(*self._given)
+        listening = listen(port, flag)
         # A client that does not finish its handshake is cut off as one that does not say the preface.
         self._server = await loop.create_server(
-            lambda: Peer(self._offered, self._limits, self._waiting, live),
+            clients.peer,
             sock=listening,
             ssl=tls,
             ssl_handshake_timeout=upkeep.GREETING_S if tls else None,
             ssl_shutdown_timeout=GOAWAY_S if tls else None,
         )
-        self._tick()
+        clients.tick()
         bound: int = listening.getsockname()[1]
         return bound
 
-    def _tick(self) -> None:
-        for peer in tuple(self._live.peers) if self._live else ():
-            peer.tick()
-        self._ticking = asyncio.get_running_loop().call_later(upkeep.TICK_S, self._tick)
-
     async def stop(self, grace_s: float) -> None:
-        if self._server is None or self._live is None:
-            return
-        self._server.close()
-        if self._ticking is not None:
-            self._ticking.cancel()
-        until = time.monotonic() + grace_s
-        self._each(self._live, upkeep.drain)
-        await self._live.empty(min(grace_s, GOAWAY_S))
-        self._each(self._live, upkeep.drained)
-        await self._live.empty(max(until - time.monotonic(), 0))
-        self._each(self._live, upkeep.cut)
-        if not await self._live.empty(GOAWAY_S):
-            for peer in tuple(self._live.peers):
-                peer.abort()
-            await self._live.empty(GOAWAY_S)
+        if self._server is not None and self._clients is not None:
+            self._server.close()
+            await self._clients.stop(grace_s)
 
-    @staticmethod
-    def _each(live: Live, act: Callable[[Connection], None]) -> None:
-        for peer in tuple(live.peers):
-            act(peer.connection)
-            peer.flush()
+
+def health_listener(health: calls.Calls) -> Listener:
+    return Listener(health, Limits(HEALTH_BYTES, HEALTH_BYTES), Budget(1 << 20))
+
+
+def listen(port: int, flag: str) -> socket.socket:
+    """Listening on all addresses. Raises OSError naming the port."""
+    try:
+        return _listen(port)
+    except OSError as error:
+        raise OSError(f"can't listen on port {port} ({flag}): {error.strerror or error}") from None
 
 
 def _listen(port: int) -> socket.socket:
