@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks import churn, decision, exchange, failover, prefix, queue, server, simulated, transport
+from benchmarks import churn, decision, exchange, failover, prefix, queue, routing, server, simulated, transport
 
-for part in (prefix, decision, queue, exchange, server, transport, simulated, churn, failover):
+for part in (prefix, decision, queue, exchange, server, transport, simulated, routing, churn, failover):
     print(f"== {part.__name__}")
     part.main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from epp.exchange import Exchange
@@ -37,6 +37,8 @@ class Scene:
     """The picker does not count what it sent itself: it decides by readings as old as they are."""
     failing: int = 0
     """So many engines answer every request with 500, FAILS_AFTER_S after it came."""
+    slow_by: float = 1.0
+    """The last engine takes so many times as long for everything."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -84,6 +86,12 @@ def _address(number: int) -> str:
     return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
 
 
+def _slower(engine: EngineSettings, by: float) -> EngineSettings:
+    speed = engine.speed
+    times = ("inter_token_s", "prefill_overhead_s", "prefill_s_per_token", "time_to_first_token_s")
+    return replace(engine, speed=replace(speed, **{name: getattr(speed, name) * by for name in times}))
+
+
 class _World:
     """One simulation under way."""
 
@@ -95,7 +103,8 @@ class _World:
         self._row = {endpoint.host_port: row for row, endpoint in enumerate(endpoints)}
         self._keys = [endpoint.key for endpoint in endpoints]
         self._picker = Picker(rules, endpoints, self.clock, seed=scene.seed, readings_only=scene.readings_only)
-        self._engines = [VirtualEngine(self.clock, Engine(scene.engine), self._notice) for _ in endpoints]
+        kinds = [*[scene.engine] * (scene.engines - 1), _slower(scene.engine, scene.slow_by)]
+        self._engines = [VirtualEngine(self.clock, Engine(kind), self._notice) for kind in kinds]
         self._asked: dict[Job, _Asked] = {}
         self._picks = [0] * scene.engines
         self._requests = self._errors = 0
