@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -14,7 +15,7 @@ from epp.headers import Headers, Metadata, OwnMetadata
 from epp.observe import Trace
 from epp.pool.ledger import Charge
 from epp.rules import Asked, Forward, Rules
-from epp.types import Decision, Endpoint, Outcome, Refused, Request
+from epp.types import UNSEEN, Decision, Endpoint, Outcome, Refused, Request
 
 if TYPE_CHECKING:
     from epp.route import Router
@@ -62,10 +63,12 @@ class Account(Struct, eq=False):
             self.charges.append((endpoint, charge))
             router.observer.inflight(self.request, endpoint, 1, first + end)
 
-    def evict(self) -> None:
-        """A more important request needs its place."""
-        if self.evicted is not None and not self._settled:
-            self.evicted()
+    def evict(self) -> bool:
+        """A more important request needs its place; False if this one can't be ended."""
+        if self.evicted is None or self._settled:
+            return False
+        self.evicted()
+        return True
 
     def answered(self) -> None:
         """The request is on its way: drop what only the decision needed."""
@@ -112,7 +115,7 @@ class Account(Struct, eq=False):
         if self._settled:
             return {}
         self._settled = True
-        self._close_charges()
+        self._close_charges(unseen=outcome.cause == UNSEEN)
         if self.decision is None:
             return {}
         if outcome.failure and not outcome.status:
@@ -139,12 +142,21 @@ class Account(Struct, eq=False):
     def _picked_key(self) -> str:
         return self.decision.picked[0].key if self.decision is not None else ""
 
-    def _close_charges(self) -> None:
+    def _close_charges(self, *, unseen: bool = False) -> None:
         for endpoint, charge in self.charges:
-            requests, tokens = charge.close()
-            self._router.observer.inflight(self.request, endpoint, -requests, -tokens)
+            if unseen:
+                self._router.pool.hold(endpoint.key, partial(self._give_back, endpoint, charge), self._router.now())
+            else:
+                requests, tokens = charge.close()
+                self._router.observer.inflight(self.request, endpoint, -requests, -tokens)
         self.charges = []
         self.evicted = None
         if self.ticket is not None:
             self.ticket.ended()
+        self._router.wake()
+
+    def _give_back(self, endpoint: Endpoint, charge: Charge) -> None:
+        """Some time after the request was settled."""
+        requests, tokens = charge.close()
+        self._router.observer.inflight(self.request, endpoint, -requests, -tokens)
         self._router.wake()

@@ -144,6 +144,10 @@ class Decision(Struct):
             run.candidates, run.votes, run.totals, run.steps = (), (), NOTHING, []
 
 
+UNSEEN = "unseen"
+"""The cause of a request whose response nobody shows us: how it ended is not known."""
+
+
 class Outcome(Struct, frozen=True, array_like=True):
     """How a request ended."""
 
@@ -151,7 +155,7 @@ class Outcome(Struct, frozen=True, array_like=True):
     status: int
     """HTTP status the engine answered with; 0 if none was seen."""
     cause: str
-    """natural, client-disconnect, error or evicted."""
+    """natural, client-disconnect, error, evicted or unseen."""
     ttft_s: float | None
     """From the request's headers to the first byte of the response's body."""
     duration_s: float

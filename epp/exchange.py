@@ -14,7 +14,7 @@ from epp.bodies.rewrite import ModelMapper, set_model
 from epp.desk import Books, Desk
 from epp.headers import Headers, Metadata, OwnMetadata
 from epp.rules import Asked, Forward
-from epp.types import Outcome, Refused
+from epp.types import UNSEEN, Outcome, Refused
 
 SSE = "text/event-stream"
 FAST_S = 0.5
@@ -138,7 +138,7 @@ class Exchange(Struct, eq=False):
         return b"" if self._mapper is None else self._mapper.end()
 
     def settle(self, cause: str) -> OwnMetadata | Awaitable[OwnMetadata]:
-        """The request is over; `cause` = natural, client-disconnect, error or evicted. Further calls do nothing.
+        """The request is over; `cause` as in Outcome. Further calls do nothing.
 
         Returns dynamic metadata for the response's last message, if there still is one. Who drops an awaitable for it
         loses nothing else.
@@ -146,7 +146,8 @@ class Exchange(Struct, eq=False):
         if self._settled:
             return {}
         self._settled = True
-        if not self._status and self._forward is not None and self._desk.now() - self._forwarded_at < FAST_S:
+        silent = not self._status and self._forward is not None and cause != UNSEEN
+        if silent and self._desk.now() - self._forwarded_at < FAST_S:
             self._failure = "missing"
         return self.books.settle(self._outcome(cause))
 

@@ -77,6 +77,9 @@ class Options:
     """Never more than this share of the pool is left out for failing: more is likely a fault elsewhere."""
     load_report: of.Switch = False
     """Ask engines for a load report in response headers. Off: it costs vLLM 4-5 ms of CPU each."""
+    response_phase: of.ResponsePhase = "full"
+    """none = end the stream once the request is on its way: responses cost nothing, and usage, TTFT, failures of
+    requests and exact in-flight counts are lost."""
     scrape_budget: of.Cores = 0.1
     """Cores that reading engine metrics may take; beyond it readings get rarer."""
     transport: of.Transport = "h2"

@@ -36,6 +36,11 @@ def check(options: Options) -> None:
             f"--workers={options.workers} needs a file that can be read more than once, which --config-file="
             f"{options.config_file} is not"
         )
+    if options.response_phase == "none" and options.transport != "h2":
+        raise OptionsError(
+            "--response-phase=none needs --transport=h2: only that ends a stream in the same write as the last piece, "
+            "and what Envoy sends of the response before it knows of the end is lost"
+        )
     try:
         Timings(options.ha_lease_duration, options.ha_renew_deadline, options.ha_retry_period)
     except ValueError as error:

@@ -175,4 +175,5 @@ _SUITES = f"Go's name of a cipher suite: {', '.join(CIPHERS)}"
 _SUITE = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"
 Ciphers = Annotated[tuple[str, ...], Kind("names", each(cipher), _SUITES, _SUITE, joins=True)]
 Encoder = Annotated[str, one_of("json", "console")]
+ResponsePhase = Annotated[Literal["full", "none"], one_of("full", "none")]
 Transport = Annotated[Literal["grpcio", "h2"], one_of("grpcio", "h2")]

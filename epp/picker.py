@@ -141,10 +141,11 @@ class Picker:
             clock=time.perf_counter,
             habits=Habits(
                 decision_timeout_s=options.decision_timeout,
-                load_report=options.load_report,
+                load_report=options.load_report and options.response_phase == "full",
                 emit_decision_id=options.emit_decision_id,
                 emit_scores=options.emit_endpoint_scores,
                 subset_filter=not options.disable_endpoint_subset_filter,
+                whole_response=options.response_phase == "full",
             ),
         )
 

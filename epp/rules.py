@@ -68,3 +68,5 @@ class Habits:
     emit_decision_id: bool = False
     emit_scores: bool = False
     subset_filter: bool = True
+    whole_response: bool = True
+    """False: the stream is ended once the request is on its way."""

@@ -20,7 +20,7 @@ from epp.extproc.held import HeldBytes
 from epp.extproc.stream import Answers, End, Event, Head, Pick, Piece, ProtocolError, State, Stream
 from epp.headers import Metadata
 from epp.rules import Forward
-from epp.types import Evicted, Refused
+from epp.types import UNSEEN, Evicted, Refused
 
 Told = TypeVar("Told")
 
@@ -57,7 +57,7 @@ class Dialogue:
                 return answers
             if isinstance(event, Pick):
                 forward = self._exchange.pick(event.headers, event.metadata, event.body, event.bodiless)
-                go = self._stream.forwarded
+                go = self._stream.forwarded if self._desk.habits.whole_response else self._forwarded_alone
                 return go(forward) if isinstance(forward, Forward) else self._later(forward, go)
             return self._response(self._exchange, event)
         except Refused as refusal:
@@ -89,6 +89,17 @@ class Dialogue:
             return answers if isinstance(answers, list) else await answers
         except Refused as refusal:
             return self._refuse(refusal)
+
+    def _forwarded_alone(self, forward: Forward) -> Answers:
+        """The request goes on its way and its response unseen, unless the client's name for the model must be put back.
+
+        The end of the stream has to leave with the last answer: what Envoy sends us of the response before it knows
+        would be lost.
+        """
+        answers = self._stream.forwarded(forward)
+        if not forward.model and self._exchange is not None and self._stream.leave():
+            self._exchange.settle(UNSEEN)
+        return answers
 
     def _evict(self) -> None:
         """The request is ended for a more important one: the client hears it, unless all has been said."""

@@ -53,7 +53,7 @@ class State(StrEnum):
     """The request is on its way; the response is awaited."""
     RESPONSE = "response"
     DONE = "done"
-    """Refused: Envoy reads nothing more."""
+    """Refused, or left: nothing more is said."""
     WATCHING = "watching"
     """Observability mode: nothing is answered."""
 
@@ -146,6 +146,14 @@ class Stream:
         self.close()
         self.state = State.DONE
         return [replies.refused(refusal, headers)]
+
+    def leave(self) -> bool:
+        """After `forwarded`: say nothing more, the response goes by unseen. False where pieces still need answers."""
+        if self._passing or self._request_mode in {STREAMED, BUFFERED_PARTIAL}:
+            return False
+        self.close()
+        self.state = State.DONE
+        return True
 
     @property
     def sends_on(self) -> bool:

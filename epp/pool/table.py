@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from epp.pool.ledger import Ledger
+from epp.pool.unseen import Close, Unseen
 from epp.types import COLUMNS, Change, Column, Endpoint, Endpoints, Mask, Reading
 
 NEVER = -1e9
@@ -50,6 +51,7 @@ class Pool:
 
     def __init__(self, *, stale_after_s: float = STALE_AFTER_S) -> None:
         self.ledger = Ledger(self._inflight_changed)
+        self._unseen = Unseen()
         self.synced = False
         """Whether it is known which endpoints there are: a feed told, and did not say later that it no longer knows."""
         self._stale_after_s = stale_after_s
@@ -102,9 +104,14 @@ class Pool:
 
     def sent(self, key: str) -> None:
         """A scrape of `key` goes out now: what is in flight at this moment is what its answer will include."""
+        self._unseen.sent(key)
         row = self._row.get(key)
         if row is not None:
             self._read.noted[row] = self._read.inflight[row]
+
+    def hold(self, key: str, close: Close, now: float) -> None:
+        """Nobody will tell when this request ends: `close` is called once it need not count as in flight any more."""
+        self._unseen.hold(key, close, now)
 
     def update(self, key: str, reading: Reading, now: float, interval_s: float) -> None:
         """The scrape of `key` came back; `interval_s` is how often it is read just now. Unknown keys are ignored."""
@@ -112,6 +119,10 @@ class Pool:
         if row is None:
             return
         self._read.store(row, reading, now, interval_s)
+        for close in self._unseen.told(key):
+            # It counts as read from now on: neither as sent since, nor as finished.
+            self._read.inflight_then[row] -= 1
+            close()
         if self._stale or not self._all_known:
             self._stale = True
         else:
@@ -129,6 +140,9 @@ class Pool:
 
     def snapshot(self, now: float) -> Endpoints:
         """The endpoints as of `now`; columns are live until the next change, so use it without an await between."""
+        if self._unseen.due <= now:
+            for close in self._unseen.expired(now):
+                close()
         if self._stale or now > self._expires_at:
             self._refresh(now)
         return Endpoints(

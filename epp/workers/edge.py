@@ -62,7 +62,7 @@ class Edge:
     def __init__(self, options: Options, end: socket.socket) -> None:
         self._options = options
         self._watch = Watch()
-        self._desk = RemoteDesk(Habits(load_report=options.load_report))
+        self._desk = RemoteDesk(_habits(options))
         self._held: HeldBytes | None = None
         self._clients: Clients | None = None
         self._health = HealthService(lambda: self._probes.ready, reachable=lambda: self._probes.reachable)
@@ -103,7 +103,7 @@ class Edge:
         )
         self._clients = Clients(
             {**calls.process(self._dialogue, self._watch, time.monotonic), **calls.health(self._health)},
-            Limits(options.max_recv_bytes, options.max_send_bytes, STREAMS),
+            Limits(options.max_recv_bytes, options.max_send_bytes, announced=STREAMS),
             Budget(max(options.max_held_bytes // edges, options.max_recv_bytes)),
         )
         self._clients.tick()
@@ -245,3 +245,8 @@ def terms(options: Options) -> Terms:
 def _resident_bytes() -> int:
     with open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[1]) * PAGE_BYTES
+
+
+def _habits(options: Options) -> Habits:
+    whole = options.response_phase == "full"
+    return Habits(load_report=options.load_report and whole, whole_response=whole)

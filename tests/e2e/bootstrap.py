@@ -35,6 +35,9 @@ class Setup:
     response_body: str = "FULL_DUPLEX_STREAMED"
     headers: str = "SEND"
     trailers: str = "SEND"
+    response_headers: str = ""
+    """SKIP: Envoy shows no headers of responses; "" as `headers` says."""
+    response_trailers: str = ""
     send_body_early: bool = False
     """send_body_without_waiting_for_header_response."""
     observe: bool = False
@@ -159,11 +162,11 @@ def _ext_proc(setup: Setup) -> Json:
 def _processing_mode(setup: Setup) -> Json:
     return {
         "request_header_mode": setup.headers,
-        "response_header_mode": setup.headers,
+        "response_header_mode": setup.response_headers or setup.headers,
         "request_body_mode": setup.request_body,
         "response_body_mode": setup.response_body,
         "request_trailer_mode": setup.trailers,
-        "response_trailer_mode": setup.trailers,
+        "response_trailer_mode": setup.response_trailers or setup.trailers,
     }
 
 

@@ -57,6 +57,7 @@ OUR_DEFAULTS = {
     "emit_decision_id": False,
     "max_cooling_share": 0.5,
     "transport": "h2",
+    "response_phase": "full",
     "workers": 1,
     "scrape_budget": 0.1,
     "plugins_path": "",
