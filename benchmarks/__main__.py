@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
-from benchmarks import churn, decision, exchange, failover, prefix, queue, routing, server, simulated, transport
+from benchmarks import (
+    churn,
+    decision,
+    exchange,
+    failover,
+    latency,
+    latency_accuracy,
+    prefix,
+    queue,
+    routing,
+    server,
+    simulated,
+    transport,
+)
 
-for part in (prefix, decision, queue, exchange, server, transport, simulated, routing, churn, failover):
+PARTS = (
+    prefix,
+    decision,
+    queue,
+    latency,
+    exchange,
+    server,
+    transport,
+    simulated,
+    latency_accuracy,
+    routing,
+    churn,
+    failover,
+)
+for part in PARTS:
     print(f"== {part.__name__}")
     part.main()
