@@ -29,7 +29,9 @@ class Line:
 
     FORGET = 0.998
 
-    def __init__(self, prices: tuple[float, ...], least: tuple[float, ...], trust: tuple[float, ...], noise: float):
+    def __init__(
+        self, prices: tuple[float, ...], least: tuple[float, ...], trust: tuple[float, ...], noise: float
+    ) -> None:
         self.prices = np.array(prices)
         self._least = np.array(least)
         self._most = np.diag(trust)
@@ -156,9 +158,9 @@ class ExpectedWorkProducer:
 
     def state(self) -> dict[str, object]:
         pricing = self._pricing
-        base, tokens, requests = pricing.first.prices.tolist()
+        constant, tokens, requests = pricing.first.prices.tolist()
         return {
-            "first_token_ms": {"base": base, "per_1000_prompt_tokens": tokens, "per_request_in_flight": requests},
+            "first_token_ms": {"base": constant, "per_1000_prompt_tokens": tokens, "per_request_in_flight": requests},
             "later_token_ms": dict(zip(("base", "per_request_in_flight"), pricing.later.prices.tolist(), strict=True)),
             "answer_tokens": pricing.answer_tokens,
             "learned_from": pricing.learned,
