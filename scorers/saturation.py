@@ -17,9 +17,10 @@ class LedgerDetector:
     """What an engine holds, its last reading corrected by what was sent and finished since, against what it takes.
 
     saturation = max(held / (seats + depth), kv_usage / kv_usage_limit), at most 1. `held` = waiting + running; `seats`
-    = what the engine runs at once, as its readings taught; `depth` = `queue_depth`, the queue that it should have. Where
-    no reading is fresh: in flight from here / (seats + depth), with the seats last learned, else the mean of the
-    others', else `assumed_seats`. So a pool is full when every engine has a short queue, however old is what is known.
+    = what the engine runs at once, as its readings taught; `depth` = the queue that it should have: a quarter of the
+    seats, from 1 to `queue_depth`. Where no reading is fresh: in flight from here / (seats + depth), with the seats
+    last learned, else the mean of the others', else `assumed_seats`. So a pool is full when every engine has a short
+    queue, however old is what is known.
     """
 
     def __init__(
@@ -34,14 +35,15 @@ class LedgerDetector:
         self._assumed = assumed_seats
 
     def saturation(self, endpoints: Endpoints) -> Column:
-        known, seats, depth = endpoints.known, endpoints.seats, self._depth
+        known, seats = endpoints.known, endpoints.seats
         learned = seats > 0.0
         if not learned.all():
             usual = float(seats[learned].mean()) if learned.any() else self._assumed
             seats = np.where(learned, seats, usual)
+        room = seats + np.minimum(self._depth, np.maximum(1.0, seats / 4.0))
         held = endpoints.waiting + endpoints.running
-        read = np.maximum(held / (seats + depth), endpoints.kv_usage / self._kv)
-        full: Column = read if known.all() else np.where(known, read, endpoints.inflight / (seats + depth))
+        read = np.maximum(held / room, endpoints.kv_usage / self._kv)
+        full: Column = read if known.all() else np.where(known, read, endpoints.inflight / room)
         return np.minimum(full, 1.0)
 
     def filter(self, endpoints: Endpoints) -> Mask:

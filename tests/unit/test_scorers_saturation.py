@@ -124,19 +124,21 @@ def test_what_is_sent_after_a_reading_counts_at_once() -> None:
     engine = Engine()
     engine.read(0, 0)
     assert engine.full() == 0.0
-    engine.send(12)
-    # 8 seats until more is known, and a queue of 4.
+    engine.send(9)
+    # 8 seats until more is known, and a queue of 2.
+    assert engine.full() == pytest.approx(0.9)
+    engine.send(1)
     assert engine.full() == 1.0
 
 
 def test_a_queue_shows_how_many_seats_there_are() -> None:
     engine = Engine()
     engine.read(0, 0)
-    engine.send(12)
-    engine.read(7, 5)
+    engine.send(10)
+    engine.read(5, 5)
     assert engine.full() == 1.0
-    engine.read(3, 5)
-    assert engine.full() == pytest.approx(8 / 9)
+    engine.read(1, 5)
+    assert engine.full() == pytest.approx(6 / 6.25)
 
 
 def test_an_engine_without_a_queue_is_taken_to_run_twice_as_much() -> None:
@@ -178,6 +180,6 @@ def test_an_engine_never_read_takes_what_is_assumed() -> None:
 def test_one_engine_with_room_keeps_the_pool_open() -> None:
     endpoints = testing.endpoints(waiting=[90.0, 0.0], running=[10.0, 1.0], seats=[10.0, 10.0])
     each = LedgerDetector().saturation(endpoints)
-    assert each.tolist() == [1.0, pytest.approx(1 / 14)]
+    assert each.tolist() == [1.0, pytest.approx(1 / 12.5)]
     assert LedgerDetector().filter(endpoints).tolist() == [False, True]
     assert np.isfinite(each).all()
