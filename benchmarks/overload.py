@@ -1,9 +1,9 @@
 """Three times more requests than the engines can take, through a real Envoy: who is served, who is refused, and after.
 
 `python -m benchmarks.overload` sends critical requests at half of what the engines can do, all the time, and in the
-middle sheddable ones on top of it until it is three times as much as fits; then only the critical ones again. Written to
-benchmarks/results/overload.json, the picture of the run to docs/images/flow-control-overload.svg. Takes a minute and a
-half. `--off` runs the same without the gate flowControl, for comparison (nothing is written).
+middle sheddable ones on top of it until it is three times as much as fits; then only the critical ones again. It writes
+results/overload.json and, with `matplotlib`, docs/images/flow-control-overload.svg. Takes a minute and a half. `--off`
+runs the same without the gate flowControl, for comparison (nothing is written).
 """
 
 from __future__ import annotations

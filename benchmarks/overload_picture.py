@@ -23,7 +23,7 @@ def draw(path: Path, seen: Sequence[Seen], samples: Sequence[Sample], overload_s
     mpl.use("svg")
     # Text stays text, and the file is the same for the same run.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "overload", "font.size": 9})
-    from matplotlib import pyplot as plt  # noqa: PLC0415 - after the backend is chosen
+    from matplotlib import pyplot as plt
 
     figure, panels = plt.subplots(3, 1, sharex=True, figsize=(8, 6.4), constrained_layout=True)
     for panel in panels:
