@@ -86,7 +86,7 @@ class Connection:
 
     def _welcome(self) -> None:
         told = {
-            Setting.MAX_CONCURRENT_STREAMS: self.streams.limits.streams,
+            Setting.MAX_CONCURRENT_STREAMS: min(self.streams.limits.announced, self.streams.limits.streams),
             Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             Setting.MAX_HEADER_LIST_SIZE: LIST_BYTES,
         }

@@ -35,6 +35,8 @@ class Limits:
     recv_bytes: int
     send_bytes: int
     streams: int = 4_096
+    announced: int = 4_096
+    """So many the client is told it may open. More are taken up to `streams`: it opens them before it has heard."""
 
 
 class Patience:

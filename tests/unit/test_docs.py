@@ -12,6 +12,7 @@ from epp.config.absent import ABSENT, GONE, IDLE
 from epp.config.roster import FEEDS
 from epp.config.spelling import RENAMED
 from epp.obs.metrics_table import STREAMS, TABLE
+from epp.obs.metrics_workers import WORKERS
 from epp.obs.series import PREFIX
 from epp.options import Options, flags
 from epp.options_retired import RETIRED
@@ -73,7 +74,7 @@ def test_every_plug_in_type_that_is_named_is_installed_or_refused_by_name() -> N
 
 
 def test_every_metric_that_is_named_is_told() -> None:
-    assert unknown(METRIC, {spec.name for spec in (*TABLE, *STREAMS)}.__contains__) == []
+    assert unknown(METRIC, {spec.name for spec in (*TABLE, *STREAMS, *WORKERS)}.__contains__) == []
 
 
 def test_every_file_and_folder_that_is_named_is_there() -> None:
