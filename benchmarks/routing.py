@@ -1,4 +1,4 @@
-"""Where requests go, in virtual time: upstream's default, least load, chance and what we recommend, on seven workloads.
+"""Where requests go, in virtual time: upstream's default, least load, chance and what we recommend, on eight workloads.
 
 `python -m benchmarks.routing` writes results/routing.json and, from it, the tables and pictures of
 docs/routing-quality.md (`python -m benchmarks.routing_page` makes those alone). About ten minutes; every figure but the

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from epp.endpoints import Endpoint, Scores
+from epp.endpoints import Endpoint, Rows, Scores
 from epp.request import Refused, Usage
 
 NOTHING: Scores = np.zeros(0)
@@ -94,6 +94,8 @@ class Run(Struct):
     picked_rows: tuple[int, ...] = ()
     """Their rows in the table the request was decided on."""
     refused: Refused | None = None
+    rows: Rows | None = None
+    """The candidates' rows in that table; None = all of them, or not known."""
 
     @property
     def margin(self) -> float:
@@ -141,7 +143,7 @@ class Decision(Struct):
         """Keep who was picked and drop the rest: thousands of open responses hold their decisions."""
         self.signals, self.steps, self.spent, self.flaws = {}, [], [], []
         for run in self.runs.values():
-            run.candidates, run.votes, run.totals, run.steps = (), (), NOTHING, []
+            run.candidates, run.rows, run.votes, run.totals, run.steps = (), None, (), NOTHING, []
 
 
 UNSEEN = "unseen"

@@ -99,7 +99,7 @@ class Context(Struct, eq=False):
 def run(profile: Profile, context: Context) -> Run:
     """Who is left, who voted how and who is picked; a run that leaves nobody says so in `refused`."""
     result = Run(profile.name)
-    rows = _filter(profile, context, result)
+    rows = result.rows = _filter(profile, context, result)
     values = context.narrowed(rows)
     endpoints: Endpoints = values["endpoints"]
     result.candidates = endpoints.records

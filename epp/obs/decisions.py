@@ -32,7 +32,7 @@ class Recorded(Struct, frozen=True):
     priority: int
     body_bytes: int
     decision: Decision
-    """Votes and totals as float32; no signals."""
+    """Votes and totals as float32; of the signals only columns of milliseconds, of the primary run's candidates."""
     refused: Refused | None
     size: int
     """Bytes it is reckoned to hold."""
@@ -87,6 +87,19 @@ class Decisions:
         return list(islice(found, limit))
 
 
+def milliseconds(decision: Decision) -> dict[str, Any]:
+    """Signals that are columns and whose name ends in `_ms`, float32 over the candidates of the primary run."""
+    run = decision.runs.get(decision.primary)
+    if run is None or not run.candidates:
+        return NO_SIGNALS
+    rows = slice(None) if run.rows is None else run.rows
+    return {
+        name: value[rows].astype(NARROW)
+        for name, value in decision.signals.items()
+        if name.endswith("_ms") and isinstance(value, np.ndarray) and value.shape == (decision.table_size,)
+    } or NO_SIGNALS
+
+
 def _slim(decision: Decision) -> Decision:
     return Decision(
         decision.request_id,
@@ -96,7 +109,7 @@ def _slim(decision: Decision) -> Decision:
         decision.primary,
         {name: _slim_run(run) for name, run in decision.runs.items()},
         decision.steps or NONE,
-        NO_SIGNALS,
+        milliseconds(decision),
         decision.flaws or NONE,
         decision.spent,
         decision.took_s,
@@ -130,6 +143,7 @@ def _size(decision: Decision) -> int:
     """Bytes, as measured on CPython 3.11 for each part and rounded up."""
     size = 1_000 + 90 * len(decision.spent) + 200 * len(decision.flaws) + 150 * len(decision.notes)
     size += _left_out_size(decision.steps) if decision.steps else 0
+    size += sum(150 + int(column.nbytes) for column in decision.signals.values())
     for run in decision.runs.values():
         n = len(run.candidates)
         size += 700 + 8 * n + (len(run.votes) + 1) * (200 + 4 * n)
@@ -162,7 +176,10 @@ def view(recorded: Recorded) -> dict[str, object]:
         "profile": decision.primary,
         "picked": [endpoint.key for endpoint in decision.picked],
         "refused": _refusal(recorded.refused),
-        "runs": [_run_view(run) for run in decision.runs.values()],
+        "runs": [
+            _run_view(run, decision.signals if name == decision.primary else NO_SIGNALS)
+            for name, run in decision.runs.items()
+        ],
         "notes": decision.notes,
         # A flaw's detail may quote the prompt.
         "flaws": [{"plugin": flaw.by, "rule": flaw.rule} for flaw in decision.flaws],
@@ -172,10 +189,11 @@ def view(recorded: Recorded) -> dict[str, object]:
     }
 
 
-def _run_view(run: Run) -> dict[str, object]:
+def _run_view(run: Run, signals: dict[str, Any]) -> dict[str, object]:
     totals = run.totals.tolist()
     order = sorted(range(len(totals)), key=totals.__getitem__, reverse=True)
     votes = [(vote.by, vote.weight, vote.scores.tolist()) for vote in run.votes]
+    expected = {name: values.tolist() for name, values in signals.items()}
     return {
         "profile": run.profile,
         "left_out": _left_out(run.steps),
@@ -191,9 +209,15 @@ def _run_view(run: Run) -> dict[str, object]:
                 "votes": {by: round(scores[row], 6) for by, _, scores in votes},
                 "weighted": {by: round(weight * scores[row], 6) for by, weight, scores in votes},
             }
+            | _expected(expected, row)
             for row in order
         ],
     }
+
+
+def _expected(milliseconds: dict[str, list[float]], row: int) -> dict[str, object]:
+    told = {name: round(values[row], 1) for name, values in milliseconds.items()}
+    return {"milliseconds": told} if told else {}
 
 
 def _left_out(steps: list[Step]) -> list[dict[str, object]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from epp.types import Decision, Run, Step, Vote
 
@@ -23,6 +24,7 @@ def explain(decision: Decision, *, width: int = WIDTH, most_rows: int = MOST_ROW
     for run in decision.runs.values():
         lines += ["", f"profile {run.profile}{'' if run.profile == decision.primary else ' (not the one that counts)'}"]
         lines += _candidates(run, width, most_rows) + _left_out(run.steps) + _result(run)
+        lines += _priced(run, decision.signals, most_rows) if run.profile == decision.primary else []
     remarks = [f"note: {note}" for note in decision.notes]
     remarks += [f"flaw: {flaw.by}: {flaw.rule}{f' ({flaw.detail})' if flaw.detail else ''}" for flaw in decision.flaws]
     lines += ["", *remarks] if remarks else []
@@ -42,6 +44,20 @@ def _result(run: Run) -> list[str]:
     picked = ", ".join(f"{endpoint.key} at {endpoint.host_port}" for endpoint in run.picked)
     best = len(run.totals) > 1 and run.candidates[int(run.totals.argmax())] == run.picked[0]
     return [f"picked {picked}{f', {run.margin:.3f} ahead of the next' if best else ''}"]
+
+
+def _priced(run: Run, signals: Mapping[str, Any], most_rows: int) -> list[str]:
+    """A sentence an endpoint: what the signals whose names end in `_ms` said of it, as `Decisions` keeps them."""
+    columns = {name: values for name, values in signals.items() if name.endswith("_ms")}
+    if not columns or len(run.totals) != len(run.candidates):
+        return []
+    order = sorted(range(len(run.totals)), key=lambda row: -run.totals[row])[:most_rows]
+    told = {name: name.removesuffix("_ms").replace("_", " ") for name in columns}
+    return [
+        f"{run.candidates[row].key}: "
+        + ", ".join(f"{told[name]} {float(values[row]):.0f} ms" for name, values in columns.items())
+        for row in order
+    ]
 
 
 def _left_out(steps: Sequence[Step]) -> list[str]:

@@ -127,6 +127,28 @@ def test_the_decision_itself_is_left_as_it_is() -> None:
     assert "cached_blocks" in made.signals
 
 
+def test_columns_of_milliseconds_are_kept_for_the_candidates_alone() -> None:
+    kept, made = ring(), decision(n=5)
+    made.runs["default"].rows = np.array([0, 2, 4])
+    made.signals.update(
+        {"wait_ms": np.array([10.04, 1.0, 20.0, 1.0, 30.0]), "cached_blocks": np.ones(5), "lone_ms": 7.0}
+    )
+    kept.record(request(), made)
+    (run,) = shown(kept)["runs"]  # type: ignore[misc]
+    told = {each["endpoint"]: each["milliseconds"] for each in run["candidates"]}  # type: ignore[index]
+    assert told == {"default/e0": {"wait_ms": 10.0}, "default/e1": {"wait_ms": 20.0}, "default/e2": {"wait_ms": 30.0}}
+
+
+def test_what_is_kept_of_signals_counts_against_the_memory() -> None:
+    sizes = []
+    for signals in ({}, {"wait_ms": np.zeros(3)}):
+        kept, made = ring(), decision()
+        made.signals.update(signals)
+        kept.record(request(), made)
+        sizes.append(kept.latest(1)[0].size)
+    assert sizes[1] - sizes[0] == 150 + 3 * 4
+
+
 def test_every_field_but_signals_is_kept() -> None:
     kept = ring()
     made = decision()

@@ -106,3 +106,13 @@ def test_remarks_and_times_come_last() -> None:
 
 def test_an_empty_decision_is_one_line() -> None:
     assert explain(Decision("", "", 0.0, 1)) == "request -   model -   1 endpoint\n"
+
+
+def test_milliseconds_are_told_in_a_sentence_an_endpoint() -> None:
+    made = decision()
+    keys = [made.run.candidates[row].key for row in np.argsort(-made.run.totals, kind="stable")]
+    made.signals.update({"queue_wait_ms": made.run.totals * 100.0, "cached_blocks": np.zeros(len(keys))})
+    told = explain(made).splitlines()[-len(keys) :]
+    assert told == [
+        f"{key}: queue wait {total * 100.0:.0f} ms" for key, total in zip(keys, -np.sort(-made.run.totals), strict=True)
+    ]
