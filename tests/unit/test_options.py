@@ -169,6 +169,15 @@ def test_lists_add_up_without_doubles() -> None:
             "--grpc-port: 'x' is not a whole number from 0 to 65535; example: --grpc-port=9002",
         ),
         (["--tracing="], "--tracing: '' is not true, false, t, f, 1 or 0; example: --tracing=true"),
+        (["--workers=0"], "--workers: '0' is not a whole number from 1 to 64; example: --workers=2"),
+        (
+            ["--workers=2", "--transport=grpcio"],
+            "--workers=2 needs --transport=h2: only its connections can be handed to other processes",
+        ),
+        (
+            ["--workers=2", "--config-file=/dev/stdin"],
+            "--workers=2 needs a file that can be read more than once, which --config-file=/dev/stdin is not",
+        ),
         (["--transport=h3"], "--transport: 'h3' is not one of grpcio, h2; example: --transport=grpcio"),
         (
             ["--endpoint-target-ports=80,x"],

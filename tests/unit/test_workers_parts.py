@@ -1,0 +1,91 @@
+"""What edges share, who is sent prompts, and frames that come in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from epp.extproc.held import HeldBytes
+from epp.plugins import Plugin, PluginType
+from epp.types import Refused, Request
+from epp.workers import messages as say
+from epp.workers.link import LENGTH, Link
+from epp.workers.reads import reads_prompts
+from epp.workers.shared import Elsewhere, SharedCounts, Slot
+from scorers.load import queue_scorer
+from scorers.tokens import TokenProducer
+
+ROOT = Path(__file__).parents[2]
+
+
+def held(counts: SharedCounts, number: int) -> HeldBytes:
+    return HeldBytes(body_limit=100, total_limit=100, shared=Slot(counts, number))
+
+
+def test_the_limit_for_held_bytes_is_one_for_all_edges() -> None:
+    counts = SharedCounts.made(2)
+    one, other = held(counts, 0), held(counts, 1)
+    one.take(60, 0)
+    with pytest.raises(Refused, match=r"together are over 100 bytes \(--max-held-bytes\)"):
+        other.take(41, 0)
+    other.take(40, 0)
+    watcher = HeldBytes(body_limit=0, total_limit=0, shared=Elsewhere(counts))
+    assert (watcher.everywhere, one.held, other.held) == (100, 60, 40)
+
+
+def test_what_an_edge_held_that_died_can_be_held_by_others() -> None:
+    counts = SharedCounts.made(2)
+    held(counts, 0).take(100, 0)
+    counts[0] = 0
+    held(counts, 1).take(100, 0)
+    assert counts.sum == 100
+
+
+def plugin(target: object, *places: str) -> Plugin:
+    return Plugin("p", PluginType("p", places, target, (), "tests"), target, {})  # type: ignore[arg-type]
+
+
+def strangers_scorer(request: Request) -> None: ...
+def of_endpoints(endpoints: object) -> None: ...
+
+
+def modest(request: Request) -> None: ...
+
+
+modest.reads_prompts = False  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("target", "places", "reads"),
+    [
+        (TokenProducer, ("signal",), True),
+        (queue_scorer, ("scorer",), False),
+        (strangers_scorer, ("scorer",), True),
+        (of_endpoints, ("scorer",), False),
+        (modest, ("scorer",), False),
+    ],
+    ids=["tokens", "ours", "a stranger's", "a stranger's without request", "a stranger's that says no"],
+)
+def test_prompts_are_sent_where_a_plug_in_may_read_them(target: object, places: tuple[str, ...], reads: bool) -> None:
+    assert reads_prompts(plugin(target, *places)) is reads
+
+
+def test_built_in_plug_ins_that_read_prompts_say_so() -> None:
+    files = [path for path in (ROOT / "scorers").glob("*.py") if "request.prompts" in path.read_text()]
+    assert [path.name for path in files if "reads_prompts = True" not in path.read_text()] == []
+
+
+@pytest.mark.parametrize("step", [1, 3, 7, 1_000])
+def test_frames_cut_anywhere_give_the_messages_in_order(step: int) -> None:
+    async def heard() -> list[say.FromEdge]:
+        got: list[say.FromEdge] = []
+        link = Link(say.from_edge, got.append, lambda: None)
+        frames = [say.encode([say.Begun(1), say.Begun(2)]), say.encode([say.Begun(3)])]
+        wire = b"".join(LENGTH.pack(len(frame)) + frame for frame in frames)
+        for at in range(0, len(wire), step):
+            link.data_received(wire[at : at + step])
+        return got
+
+    assert asyncio.run(heard()) == [say.Begun(1), say.Begun(2), say.Begun(3)]
