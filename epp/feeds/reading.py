@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from epp.feeds.engines import EngineMap, Source
-from epp.feeds.promtext import Sample, Spec, samples
+from epp.feeds.promtext import Places, Sample, Spec, samples
 from epp.types import Reading
 
 FOLDS: dict[str, Callable[[Sequence[float]], float]] = {
@@ -37,9 +37,12 @@ class Look:
         return self.reading == Reading()
 
 
-def read(page: bytes, engine: EngineMap) -> Look:
-    """The numbers `engine` looks for, as far as `page` has them. Never raises: an unreadable page is an empty look."""
-    families = _Page(page)
+def read(page: bytes, engine: EngineMap, places: Places | None = None) -> Look:
+    """The numbers `engine` looks for, as far as `page` has them. Never raises: an unreadable page is an empty look.
+
+    `places` is what was learned from the endpoint's last page; it is changed.
+    """
+    families = _Page(page, places)
     reading = Reading()
     missing = []
     for name, fold in FOLDS.items():
@@ -66,13 +69,14 @@ def read(page: bytes, engine: EngineMap) -> Look:
 class _Page:
     """A page with what was already looked up on it: two numbers often share a family."""
 
-    def __init__(self, page: bytes) -> None:
+    def __init__(self, page: bytes, places: Places | None) -> None:
         self._page = page
+        self._places = places
         self._found: dict[Spec, list[Sample]] = {}
 
     def samples(self, spec: Spec) -> list[Sample]:
         if spec not in self._found:
-            self._found[spec] = samples(self._page, spec)
+            self._found[spec] = samples(self._page, spec, self._places)
         return self._found[spec]
 
     def newest(self, spec: Spec) -> Sample | None:

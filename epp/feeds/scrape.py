@@ -10,16 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-import aiohttp
 import msgspec
 from yarl import URL
 
 from epp.feeds import FeedError, ReadingSink, ScrapeFailure
 from epp.feeds.certs import ClientTls
 from epp.feeds.engines import EngineMap, Engines
-from epp.feeds.fetch import CONNECTIONS, ScrapeError, fetch, session
+from epp.feeds.fetch import CONNECTIONS, ScrapeError, Session, fetch, session
 from epp.feeds.meter import Metered
 from epp.feeds.pace import Pace, Schedule, seconds
+from epp.feeds.promtext import Places
 from epp.feeds.reading import Look, read
 from epp.types import Change, Endpoint
 
@@ -70,6 +70,8 @@ class _Target:
     key: str
     url: URL
     engine: EngineMap
+    places: Places = field(default_factory=dict, compare=False)
+    """Where the families were on its last page."""
 
 
 class Scraper:
@@ -140,7 +142,7 @@ class Scraper:
         except TimeoutError:
             return
 
-    async def _scrape(self, http: aiohttp.ClientSession, key: str) -> None:
+    async def _scrape(self, http: Session, key: str) -> None:
         sent_at = self._clock()
         failed = True
         try:
@@ -154,7 +156,7 @@ class Scraper:
         if (due := self._schedule.next_due()) is not None and due < self._awake_at:
             self._changed.set()
 
-    async def _look(self, http: aiohttp.ClientSession, target: _Target) -> bool:
+    async def _look(self, http: Session, target: _Target) -> bool:
         """Scrape once and tell the sink; False if it failed."""
         self.counts.scrapes += 1
         self._sink.sent(target.key)
@@ -170,9 +172,9 @@ class Scraper:
             self._told(target, look)
         return True
 
-    async def _page(self, http: aiohttp.ClientSession, target: _Target) -> Look:
+    async def _page(self, http: Session, target: _Target) -> Look:
         tls = self._tls.context(self._clock()) if self._tls else None
-        look = read(await fetch(http, target.url, tls), target.engine)
+        look = read(await fetch(http, target.url, tls), target.engine, target.places)
         if look.empty:
             raise ScrapeError("parse", f"none of the metrics of engine {target.engine.name!r} is on the page")
         return look

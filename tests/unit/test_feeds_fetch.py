@@ -7,6 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
+import uvloop
 from yarl import URL
 
 from epp.feeds.fetch import MAX_PAGE_BYTES, ScrapeError, fetch, session
@@ -85,6 +86,35 @@ UNSIZED = b"HTTP/1.1 200 OK\r\n\r\n"
 )
 def test_a_page_is_fetched_in_every_framing(text: bytes) -> None:
     assert got(says(text)) == PAGE
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_connection_is_kept_and_replaced_once_the_engine_has_closed_it(run: Callable[..., list[int]]) -> None:
+    async def main() -> list[int]:
+        asked: list[int] = []
+        left = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.append(0)
+            try:
+                for _ in range(2):
+                    await reader.readuntil(b"\r\n\r\n")
+                    asked[-1] += 1
+                    writer.write(sized(PAGE))
+            except (asyncio.IncompleteReadError, ConnectionError):
+                left.set()
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/metrics")
+        async with session(5) as http:
+            assert [await fetch(http, url, None) for _ in range(5)] == [PAGE] * 5
+        await left.wait()
+        server.close()
+        return asked
+
+    assert run(main()) == [2, 2, 1]
 
 
 def test_compression_is_declined() -> None:

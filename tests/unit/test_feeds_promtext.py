@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from epp.feeds.promtext import MAX_LINE_BYTES, Spec, SpecError, parse_spec, samples
+from epp.feeds.promtext import MAX_LINE_BYTES, Places, Spec, SpecError, parse_spec, samples
 
 PAGES = Path(__file__).parent.parent / "fixtures" / "metrics"
 RECORDED = ["vllm-0.32.0-busy.txt", "vllm-0.32.0-idle.txt"]
@@ -163,3 +163,39 @@ def test_a_bad_spec_is_refused_with_its_text_and_the_form(text: str) -> None:
     with pytest.raises(SpecError, match="write name or name") as refused:
         parse_spec(text)
     assert repr(text) in str(refused.value)
+
+
+GROUP = "# TYPE m gauge\n" + 'm{a="1"} 1\nm{a="2"} 2\n' + "# TYPE m_by gauge\nm_by 9\n"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(GROUP, id="the same page"),
+        pytest.param("x 1\n" * 20 + GROUP, id="a little further down"),
+        pytest.param("x 1\n" * 1000 + GROUP, id="far away"),
+        pytest.param(
+            "# TYPE m_by gauge\nm_by 9\n" + "y 2\n" * 90 + GROUP.partition("# TYPE m_by")[0], id="order changed"
+        ),
+        pytest.param('# TYPE m gauge\nm{a="1"} 1\nm{a="2"} 2', id="at the very end"),
+        pytest.param("x 1\n" * 100 + "".join(f'm{{a="{n}"}} {n}\n' for n in range(1, 200)), id="more series"),
+        pytest.param("z 1\n", id="gone"),
+    ],
+)
+def test_a_page_is_read_alike_with_the_places_of_the_last_one(page: str) -> None:
+    places: Places = {}
+    samples(("x 1\n" * 30 + GROUP).encode(), Spec("m"), places)
+    assert places.keys() == {"m"}
+    for name in ("m", "m_by"):
+        samples(GROUP.encode(), Spec(name), places)
+        assert samples(page.encode(), Spec(name), places) == samples(page.encode(), Spec(name))
+
+
+@given(st.lists(st.lists(SERIES, max_size=12, unique_by=lambda one: (one[0], tuple(sorted(one[1])))), max_size=4))
+def test_pages_one_after_another_are_read_as_each_alone(pages: list[list[tuple[str, dict[str, str], float]]]) -> None:
+    places: Places = {}
+    for series in pages:
+        grouped = sorted(series, key=lambda one: one[0])
+        page = "".join(written(*one, (" ", "", "\n")) for one in grouped).encode()
+        for name in ("m", "m_total", "mm", "z"):
+            assert repr(samples(page, Spec(name), places)) == repr(samples(page, Spec(name)))
