@@ -15,6 +15,7 @@ from benchmarks import (
     server,
     simulated,
     transport,
+    workers,
 )
 
 PARTS = (
@@ -25,6 +26,7 @@ PARTS = (
     exchange,
     server,
     transport,
+    workers,
     simulated,
     latency_accuracy,
     routing,
