@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from types import GeneratorType
+from types import GeneratorType, NoneType
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from epp.scheduler import Bound, Context, Profile, checked_column, checked_mask,
 from epp.signals import ColumnOf, Provides
 from epp.types import Decision, Endpoints, Flaw, Mask, Refused, Request, Rows, Run, Step
 
+PLAIN = (tuple, np.ndarray, float, NoneType)
+"""What signals mostly answer, none of it awaitable."""
 Wait = Generator["Slow", Any, Decision]
 """Yields slow signals, is sent their values (or None if late or failed), returns the decision."""
 
@@ -163,6 +165,8 @@ def _narrow(context: Context, given: Given) -> None:
     """Leave out what the gateway's hint excludes and what is cooling."""
     records = given.endpoints.records
     allowed: Mask | None = given.subset
+    if allowed is None and given.cooling is None and records:
+        return
     if allowed is not None:
         context.decision.steps.append(Step("subset", keys_at(records, ~allowed)))
     if given.cooling is not None:
@@ -183,16 +187,14 @@ def _keep(context: Context, allowed: Mask | None, message: str, by: str) -> None
 
 
 def _measure(setup: Setup, context: Context, endpoints: Endpoints) -> Generator[Slow, Any, None]:
-    told = context.decision.signals
+    n = len(endpoints.records)
     for signal in setup.signals:
         answer = context.ask(signal.bound, "signal", context.values)
-        if _awaitable(answer):
+        if type(answer) not in PLAIN and _awaitable(answer):
             answer = yield Slow(signal.bound.name, answer, signal.provides.timeout_ms)
             if answer is None:
                 context.decision.flaws.append(Flaw(signal.bound.name, "timeout"))
-        _store(signal, context, answer, len(endpoints))
-        for key in signal.outputs:
-            told[key] = context.values[key]
+        _store(signal, context, answer, n)
 
 
 def _awaitable(answer: Any) -> bool:
@@ -202,15 +204,17 @@ def _awaitable(answer: Any) -> bool:
 
 
 def _store(signal: Measured, context: Context, answer: Any, n: int) -> None:
-    parts: tuple[Any, ...] = (answer,) if len(signal.slots) == 1 else answer
-    if answer is None or len(parts) != len(signal.slots):
-        parts = (None,) * len(signal.slots)
-    values = context.values
-    for (key, default, is_column), part in zip(signal.slots, parts, strict=True):
+    slots = signal.slots
+    parts: tuple[Any, ...] = (answer,) if len(slots) == 1 else answer
+    if answer is None or len(parts) != len(slots):
+        parts = (None,) * len(slots)
+    values, told = context.values, context.decision.signals
+    for (key, default, is_column), part in zip(slots, parts, strict=True):
         if is_column:
-            values[key] = checked_column(context, signal.bound, part, default, n)
+            value = checked_column(context, signal.bound, part, default, n)
         else:
-            values[key] = default if answer is None else part
+            value = default if answer is None else part
+        values[key] = told[key] = value
 
 
 def _screen(setup: Setup, context: Context) -> None:

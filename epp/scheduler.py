@@ -20,6 +20,15 @@ from epp.types import Ballot, Decision, Endpoint, Endpoints, Flaw, Refused, Rows
 
 FLOAT = np.dtype(np.float64)
 BOOL = np.dtype(np.bool_)
+NDARRAY = np.ndarray
+
+
+def _picking(keys: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    if len(keys) > 1:
+        return itemgetter(*keys)
+    # With fewer than two keys an itemgetter gives no tuple.
+    key = keys[0] if keys else ""
+    return (lambda values: (values[key],)) if keys else lambda _: ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,9 +42,7 @@ class Bound:
     """Picks the values out of all there are, in one step."""
 
     def __post_init__(self) -> None:
-        # With fewer than two keys an itemgetter gives no tuple.
-        many = itemgetter(*self.keys) if len(self.keys) > 1 else lambda values: tuple([values[k] for k in self.keys])
-        object.__setattr__(self, "arguments", many)
+        object.__setattr__(self, "arguments", _picking(self.keys))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,16 +91,18 @@ class Context(Struct, eq=False):
         if self.suspended and bound.name in self.suspended:
             decision.flaws.append(Flaw(bound.name, "suspended"))
             return None
-        began = self.clock()
+        clock = self.clock
+        began = clock()
         try:
-            return bound.call(*bound.arguments(values))
+            answer = bound.call(*bound.arguments(values))
         except PASSED_ON:
+            decision.spent.append(Spent(bound.name, place, clock() - began))
             raise
         except BaseException as error:  # noqa: BLE001 - a stranger's code: its vote is left out and counted
             decision.flaws.append(Flaw(bound.name, "exception", shown(error)))
-            return None
-        finally:
-            decision.spent.append(Spent(bound.name, place, self.clock() - began))
+            answer = None
+        decision.spent.append(Spent(bound.name, place, clock() - began))
+        return answer
 
 
 def run(profile: Profile, context: Context) -> Run:
@@ -166,9 +175,13 @@ def _vote(profile: Profile, context: Context, values: Mapping[str, Any], result:
     n, voters, weights = len(result.candidates), profile.voters, profile.weights
     table = np.empty((len(voters) + 1, n))
     absent = []
+    ask = context.ask
     for row, (bound, _) in enumerate(profile.scorers):
-        scores = context.ask(bound, "scorer", values)
-        if _is_vote(context, bound, scores, n):
+        scores = ask(bound, "scorer", values)
+        # `_is_vote` alone says no, and why; the first test spares nearly all votes its call.
+        if (type(scores) is NDARRAY and scores.dtype is FLOAT and scores.shape == (n,)) or _is_vote(
+            context, bound, scores, n
+        ):
             table[row] = scores
         else:
             absent.append(row)
@@ -221,8 +234,7 @@ def _pick(profile: Profile, context: Context, values: Mapping[str, Any], totals:
         raise
     except BaseException:  # noqa: BLE001 - a picker may answer lazily, or with what is no row
         chosen = []
-    n = len(totals)
-    if chosen and all(0 <= row < n for row in chosen) and len(set(chosen)) == len(chosen):
+    if chosen and min(chosen) >= 0 and max(chosen) < len(totals) and len(set(chosen)) == len(chosen):
         return chosen
     context.decision.flaws.append(Flaw(profile.picker.name, "rows", "the highest total was taken instead"))
     return [int(totals.argmax())]
