@@ -1,4 +1,4 @@
-"""Both transports of the picker behind real Envoys, plaintext and TLS: whichever is not the default must work too."""
+"""Each way to serve behind real Envoys, plaintext and TLS: what is not the default must work too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from .envoy import Envoy
 from .processes import Picker, endpoints_file, picker, settles
 from .test_requests import GET, troubles
 
-CASES = [(transport, secure) for transport in ("h2", "grpcio") for secure in (False, True)]
+WAYS = {"h2": "--transport=h2", "grpcio": "--transport=grpcio", "two workers": "--workers=2"}
+CASES = [(way, secure) for way in WAYS for secure in (False, True)]
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ class Way:
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}, {'TLS' if case[1] else 'plaintext'}")
 def way(request: pytest.FixtureRequest, town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
-    transport, secure = request.param
+    how, secure = request.param
     folder = tmp_path_factory.mktemp("way")
     make(folder)
     endpoints = endpoints_file(folder / "endpoints.yaml", [engine.address for engine in town.engines])
-    flags = (f"--transport={transport}", f"--secure-serving={str(secure).lower()}", f"--cert-path={folder}")
+    flags = (WAYS[how], f"--secure-serving={str(secure).lower()}", f"--cert-path={folder}")
     with picker(folder, endpoints, *flags) as running:
         yield Way(running, flags, secure)
 
