@@ -1,7 +1,7 @@
 """The picker at work: `make demo`, or `python -m sim.demo`.
 
-Four engines without GPUs, the picker and a real Envoy on loopback; the same chats twice, with random picks and with the
-default configuration; one table; one decision explained.
+Four engines without GPUs, the picker and a real Envoy on loopback; the same chats three times, with random picks, the
+default configuration and the recommended one; one table; a decision of each of the latter two explained.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import uvloop
 
@@ -27,6 +27,8 @@ from sim.demo_table import explained, telling
 from sim.figures import Figures, Quantiles, seconds, table
 from sim.progress import Progress
 
+CONFIGS = ("random", "default", "recommended")
+"""Those compared, in config/; the last is left running where that is asked for."""
 LATE_S = 0.1
 """Requests sent so much later than due tell of a machine that has too much to do, not of the picker."""
 STOPPED = 130
@@ -53,24 +55,32 @@ class Demo:
     async def run(self) -> None:
         load = questions(self.seconds)
         self._say(opening(len(load), self.seconds))
-        async with self._site("random") as place:
-            random = await self._measured("random", place, load)
-        async with self._site("default") as place:
-            default = await self._measured("default", place, load)
-            self._say("\n".join([table({"random": random, "default": default}), *self._remarks]))
-            decision = telling(await place.decisions())
-            if decision is not None:
-                self._say(f"One decision of the default configuration:\n\n{explained(decision)}")
-            self.done = True
-            if self.keep:
-                self._say(keeping(place))
-                await asyncio.Event().wait()
-            self.progress.stage("ending everything …")
+        figures: dict[str, Figures] = {}
+        decisions: dict[str, Mapping[str, Any] | None] = {}
+        for name in CONFIGS:
+            async with self._site(name) as place:
+                figures[name] = await self._measured(name, place, load)
+                decisions[name] = telling(await place.decisions())
+                if name == CONFIGS[-1]:
+                    await self._told(place, figures, decisions)
         self.progress.clear()
+
+    async def _told(
+        self, place: Site, figures: Mapping[str, Figures], decisions: Mapping[str, Mapping[str, Any] | None]
+    ) -> None:
+        self._say("\n".join([table(figures), *self._remarks]))
+        for name in CONFIGS[1:]:
+            if (decision := decisions[name]) is not None:
+                self._say(f"One decision of config/{name}.yaml:\n\n{explained(decision)}")
+        self.done = True
+        if self.keep:
+            self._say(keeping(place))
+            await asyncio.Event().wait()
+        self.progress.stage("ending everything …")
 
     @asynccontextmanager
     async def _site(self, name: str) -> AsyncIterator[Site]:
-        self.progress.stage(f"{name:8} starting {ENGINES} engines, the picker and Envoy …")
+        self.progress.stage(f"{name:11} starting {ENGINES} engines, the picker and Envoy …")
         folder = self.folder / name
         folder.mkdir()
         async with site(folder, name, self.port) as place:
@@ -94,7 +104,8 @@ def opening(requests: int, lasts_s: float) -> str:
         f"second each), the picker, Envoy.\n"
         f"{requests} requests in {lasts_s:g} s: chats of {turns[0]} to {turns[1]} turns, each opened by one of "
         f"{prompts} prompts of {tokens:,} tokens.\n"
-        "The same twice, with empty caches: engines picked at random, then by config/default.yaml.\n"
+        "The same three times, with empty caches: engines picked at random, by config/default.yaml\n"
+        "(upstream's default), by config/recommended.yaml.\n"
     )
 
 
@@ -172,7 +183,7 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sim.demo",
-        description="Engines, the picker and Envoy under load, with random picks and with the default configuration.",
+        description="Engines, the picker and Envoy under load: random, default, recommended picks.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )

@@ -79,7 +79,7 @@ class Tally:
         flying = self.sent - self.answered - self.failures
         errors = f", {self.failures} errors" if self.errors else ""
         return (
-            f"{name:8} {min(now, seconds):4.0f} of {seconds:.0f} s  "
+            f"{name:11} {min(now, seconds):4.0f} of {seconds:.0f} s  "
             f"{self.sent} sent, {self.answered} answered, {flying} in flight{errors}"
         )
 

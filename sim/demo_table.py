@@ -7,17 +7,19 @@ from typing import Any
 
 Tree = Mapping[str, Any]  # JSON of the picker's metrics port
 PICKED, OTHER = "▶ ", "  "
+LEAD = 0.01
+"""Less is told as 0.00."""
 
 
 def telling(decisions: Sequence[Tree]) -> Tree | None:
-    """The one most worth looking at: where most scorers tell the endpoints apart and the lead is smallest."""
+    """The one most worth looking at: where most scorers tell endpoints apart, and the lead is small but no tie."""
     ran = [decision for decision in decisions if decision["runs"] and decision["runs"][0]["candidates"]]
     return max(ran, key=_worth, default=None)
 
 
-def _worth(decision: Tree) -> tuple[int, float]:
+def _worth(decision: Tree) -> tuple[int, bool, float]:
     run = decision["runs"][0]
-    return sum([_spread(run, by) > 0 for by in run["weights"]]), -float(run["margin"])
+    return sum([_spread(run, by) > 0 for by in run["weights"]]), run["margin"] >= LEAD, -float(run["margin"])
 
 
 def _spread(run: Tree, by: str) -> float:
@@ -40,9 +42,18 @@ def explained(decision: Tree) -> str:
             "",
             *_grid([heads, weights, *body]),
             f"picked {picked}, {run['margin']:.3f} ahead of the next",
+            *[_priced(candidate) for candidate in run["candidates"] if candidate.get("milliseconds")],
             "",
         ]
     )
+
+
+def _priced(candidate: Tree) -> str:
+    """What signals expected of it, where they tell milliseconds."""
+    parts = [
+        f"{name.removesuffix('_ms').replace('_', ' ')} {ms:.0f} ms" for name, ms in candidate["milliseconds"].items()
+    ]
+    return f"{candidate['endpoint']}: {', '.join(parts)}"
 
 
 def _row(candidate: Tree, picked: Sequence[str], scorers: Sequence[str]) -> list[str]:

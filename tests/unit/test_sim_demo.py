@@ -69,6 +69,20 @@ def test_the_decision_that_tells_most_is_a_close_one_in_which_every_scorer_has_a
     assert telling([EVEN, CLEAR, REFUSED, CLOSE]) is CLOSE
 
 
+def test_a_tie_tells_less_than_a_close_decision() -> None:
+    tie = {**CLOSE, "runs": [{**CLOSE["runs"][0], "margin": 0.0}]}
+    assert telling([tie, CLOSE]) is CLOSE
+
+
+def test_milliseconds_are_told_in_a_sentence_an_endpoint() -> None:
+    run = CLOSE["runs"][0]
+    priced = [{**each, "milliseconds": {"expected_queue_ms": 12.6, "wait_ms": 1.0}} for each in run["candidates"]]
+    assert explained({**CLOSE, "runs": [{**run, "candidates": priced}]}).splitlines()[-2:] == [
+        "default/a: expected queue 13 ms, wait 1 ms",
+        "default/b: expected queue 13 ms, wait 1 ms",
+    ]
+
+
 @pytest.mark.parametrize("decisions", [[], [REFUSED]], ids=["none", "refused"])
 def test_without_a_pick_there_is_nothing_to_explain(decisions: list[dict[str, Any]]) -> None:
     assert telling(decisions) is None
@@ -108,7 +122,7 @@ def test_a_command_to_copy_holds_a_request() -> None:
     assert max(map(len, command.splitlines())) < WIDTH
 
 
-@pytest.mark.parametrize("config", ["random", "default"])
+@pytest.mark.parametrize("config", ["random", "default", "recommended"])
 def test_the_configurations_of_the_repository_are_used_with_the_endpoints_of_a_file(config: str) -> None:
     text = (CONFIGS / f"{config}.yaml").read_text()
     built = load(yaml.safe_dump(with_endpoints(text, Path("/tmp/endpoints.yaml"))), catalogue=Catalogue.installed())
@@ -166,7 +180,7 @@ def test_what_makes_figures_doubtful_is_remarked_upon() -> None:
 
 def test_the_progress_counts_what_is_under_way() -> None:
     tally = Tally(sent=9, answered=5, errors={"cut off": 1})
-    assert tally.line("default", 12.3, 30.0) == "default    12 of 30 s  9 sent, 5 answered, 3 in flight, 1 errors"
+    assert tally.line("default", 12.3, 30.0) == "default       12 of 30 s  9 sent, 5 answered, 3 in flight, 1 errors"
 
 
 def test_samples_of_a_metric_are_summed_page_by_page() -> None:
