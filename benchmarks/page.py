@@ -1,0 +1,223 @@
+"""docs/performance.md from benchmarks/results: `python -m benchmarks.page` writes it, a test holds it to them."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import RESULTS
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+Results = dict[str, Any]  # JSON of each file, by its name
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A figure, how much it may be, and the benchmark that says it."""
+
+    what: str
+    unit: str
+    wanted: float
+    reached: float | None
+    made_by: str
+
+    def line(self) -> str:
+        wanted = f"≤ {self.wanted:g}{self.unit}"
+        run = f"`python -m benchmarks.{self.made_by}`"
+        if self.reached is None:
+            return f"| {self.what} | {wanted} | not measured | | | {run} |"
+        share = self.reached / self.wanted
+        verdict = "met" if share <= 1 else f"**missed**, {share - 1:.0%} over"
+        return f"| {self.what} | {wanted} | {self.reached:.4g}{self.unit} | {share:.2f} | {verdict} | {run} |"
+
+
+def load(folder: Path = RESULTS) -> Results:
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def at(results: Results, *path: str) -> Any:  # whatever the file has there
+    """None where a result or a part of it is missing."""
+    found: Any = results
+    for key in path:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
+def over(results: Results, file: str, above: str, below: str) -> float | None:
+    one, other = at(results, file, "here", above), at(results, file, "here", below)
+    return one / other if one and other else None
+
+
+def _rows(results: Results) -> Iterator[Row]:
+    echo = at(results, "server", "cpu_ratio_to_echo")
+    yield Row("CPU per request, complete picker, beside a bare grpc.aio echo, plaintext", " ×", 0.30, echo, "server")
+    for kind in ("plaintext", "tls"):
+        for rate, told in (("full", "as many as 64 connections take"), ("calm", "300 requests/s")):
+            ratio = at(results, "envoy", "cases", f"{kind} {rate}", "ratio")
+            yield Row(f"the same behind Envoy, beside Envoy's own CPU, {kind}, {told}", " ×", 0.4, ratio, "envoy")
+    many = over(results, "exchange", "four_messages_us_1000", "four_messages_us_10")
+    yield Row("1,000 endpoints instead of 10", " ×", 1.6, many, "exchange")
+    shared = over(results, "exchange", "shared_prefix_us_1000", "shared_prefix_us_10")
+    yield Row("the same, with a prefix that all of them hold", " ×", 1.6, shared, "exchange")
+    long, hashed = (at(results, "exchange", "here", key) for key in ("body_400k_us", "hash_400k_us"))
+    yield Row("a unique prompt of 400 KB", " µs", 3000, long, "exchange")
+    yield Row("of which hashing", " µs", 500, hashed, "exchange")
+    for streams, wanted in ((20, 0.5), (100, 0.4), (300, 0.35)):
+        runs = at(results, "transport", "through_envoy_tls", f"h2 {streams} streams")
+        ratio = statistics.median(one["ratio"] for one in runs) if runs else None
+        yield Row(f"a streamed piece, {streams} streams, beside Envoy's own CPU", " ×", wanted, ratio, "transport")
+    yield from _scraping(results)
+    alone = [
+        row["decision_us"]
+        for row in at(results, "decision", "rows") or ()
+        if (row["endpoints"], row["prompt_bytes"], row["prompts"]) == (100, 2048, "unique")
+    ]
+    yield Row("decision alone, 100 endpoints, 2 KB", " µs", 60, alone[0] if alone else None, "decision")
+    memory = at(results, "exchange", "resident_mb") or {}
+    ends = [memory.get(key) for key in ("100000", "300000")]
+    grown = (ends[1] / ends[0] - 1) * 100 if all(ends) else None
+    yield Row("resident memory gained from request 100,000 to 300,000", " %", 2, grown, "exchange")
+
+
+def _scraping(results: Results) -> Iterator[Row]:
+    idle = at(results, "scraping", "idle_100", "with") or {}
+    yield Row("idle with 100 endpoints", " core", 0.03, idle.get("cores"), "scraping")
+    yield Row("its scrapes a second and endpoint", "", 1, idle.get("scrapes_per_s_and_endpoint"), "scraping")
+    used = at(results, "scraping", "cases", "100 endpoints", "scraping_cores")
+    yield Row("scraping 100 endpoints in use at 500 requests/s", " core", 0.1, used, "scraping")
+
+
+def _shares(results: Results) -> Iterator[str]:
+    """What the share wanted would be in µs, beside what is spent."""
+    for rate, told in (("full", "With 64 connections busy"), ("calm", "At 300 requests/s")):
+        one = at(results, "envoy", "cases", f"plaintext {rate}")
+        if one:
+            yield (
+                f"* {told}, plaintext, Envoy takes {one['envoy_us']:.0f} µs a request, so that 0.4 × are\n  "
+                f"{0.4 * one['envoy_us']:.0f} µs for everything; the picker takes {one['picker_us']:.0f} µs.\n"
+            )
+
+
+def _picks(results: Results) -> Iterator[str]:
+    yield "| | scrapes/s | scraping | CPU a scrape | p50, p99 of a pick with it | without |"
+    yield "|---|---|---|---|---|---|"
+    for label, one in (at(results, "scraping", "cases") or {}).items():
+        with_it, without = one["with"], one["without"]
+        yield (
+            f"| {label} | {with_it['scrapes_per_s']:g} | {one['scraping_cores']:g} core | {one['us_per_scrape']:g} µs "
+            f"| {with_it['p50_ms']:g}, {with_it['p99_ms']:g} ms | {without['p50_ms']:g}, {without['p99_ms']:g} ms |"
+        )
+
+
+def _published() -> Iterator[str]:
+    yield "| what | theirs | where they say so |"
+    yield "|---|---|---|"
+    for row in PUBLISHED:
+        yield f"| {' | '.join(row)} |"
+
+
+def _peers(results: Results) -> Iterator[str]:
+    yield "| | p50 | p99 | CPU per request, all its processes |"
+    yield "|---|---|---|---|"
+    for label, one in (at(results, "peers", "rows") or {}).items():
+        name = " ".join(filter(None, (label, at(results, "peers", "versions", label))))
+        cpu = f"{one['cpu_us']:g} µs" if "cpu_us" in one else ""
+        if "picker_us" in one:
+            cpu += f" ({one['envoy_us']:g} Envoy, {one['picker_us']:g} picker)"
+        yield f"| {name} | {one['p50_ms']:g} ms | {one['p99_ms']:g} ms | {cpu} |"
+
+
+def _machines(results: Results) -> Iterator[str]:
+    for name in ("server", "envoy", "exchange", "transport", "scraping", "decision", "peers"):
+        one = results.get(name)
+        if one:
+            cpu, cores = one["machine"]["cpu"], one["machine"]["cores"]
+            link = f"[{name}.json](../benchmarks/results/{name}.json)"
+            yield f"* {link}: {one['made']}, {cpu}, {cores} cores. {one['what']}."
+
+
+GUIDE = "llm-d/llm-d-router, docs/operations.md"
+PUBLISHED = (
+    ("idle with 100 endpoints read every 50 ms", "about 7.5 cores", f"{GUIDE} (later releases read more seldom)"),
+    ("100,000 tokens in, 1,000 out, 5 requests/s, 100 endpoints", "1.2 to 3.8 cores", f"{GUIDE}, image 0.9.0"),
+    ("the same at 98.7 requests/s", "35 to 46.5 cores", f"{GUIDE}, image 0.9.0"),
+    ("of that, scheduling a request, p50", "0.10 to 0.20 ms", f"{GUIDE}, image 0.9.0"),
+    ("share of CPU: kernel and network, JSON, garbage collection", "19, 19, 13 %", "llm-d/llm-d-router, issue 1906"),
+    ("220 KB prompts, 20 at once, time to the first byte, p50", "153 ms", "llm-d/llm-d-router, issue 1109"),
+)
+"""What is published of the llm-d router, how much, and where."""
+
+TEXT = """\
+# Performance
+
+Made by `python -m benchmarks.page` from [benchmarks/results](../benchmarks/results); do not edit it by hand.
+`make bench` measures everything anew. The machine has two cores that other work shared while most of this was measured:
+trust ratios taken within one run before any time.
+
+## Wanted and reached
+
+| what | wanted | reached | of wanted | | measured by |
+|---|---|---|---|---|---|
+{rows}
+
+`--workers` has no figure to reach; what it gives is in [benchmarks/results](../benchmarks/results).
+
+## Where the time goes
+
+{envoy}
+Behind Envoy each request is four messages each way. At 300 requests/s each of them wakes the picker on its own, so the
+kernel, the event loop and TLS cost more than the decision does. Of a request,
+[decision.json](../benchmarks/results/decision.json) tells what the decision takes and what its whole life does without
+a transport; [transport.json](../benchmarks/results/transport.json) what the HTTP/2 layer alone takes, a few µs a
+message.
+
+## Scraping, and whether requests feel it
+
+Pages of 55 KB, requests at 500/s on two connections, each open so long that every endpoint is in use.
+[0022](adr/0022-scraping-stays-on-the-event-loop.md) tells what follows from it.
+
+{picks}
+
+## Beside the Go picker
+
+Published figures of the llm-d router, of other machines and other loads; none was measured here.
+
+{published}
+
+## Beside proxies that pip installs
+
+Another kind of thing: vllm-router and sglang-router are proxies in Rust that all traffic goes through; here Envoy is
+the proxy and asks the picker. So the rows compare the whole way: the same simulated engines, 100 requests/s, each row
+with its defaults save for the cache-aware policy. They are no endpoint pickers for a gateway, and have no plug-ins in
+Python. Nearly all of the latency is the engine's; the last row is an engine alone with its share of the requests.
+
+{peers}
+
+## The runs
+
+{machines}
+"""
+
+
+def page(results: Results) -> str:
+    return TEXT.format(
+        rows="\n".join(row.line() for row in _rows(results)),
+        envoy="".join(_shares(results)),
+        picks="\n".join(_picks(results)),
+        published="\n".join(_published()),
+        peers="\n".join(_peers(results)),
+        machines="\n".join(_machines(results)),
+    )
+
+
+def main() -> None:
+    PAGE.write_text(page(load()))
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()
