@@ -8,7 +8,7 @@ OLDEST_ENVOY := 1.36.2
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make demo        four engines, the picker and a real Envoy; random picks against the default config'
+	@echo 'make demo        four engines, the picker and a real Envoy; random, default and recommended picks'
 	@echo 'make demo KEEP=1 the same, left running, with a curl line to try'
 	@echo 'make test        all tests, real Envoys included; ARGS="-k word" for some'
 	@echo 'make lint        ruff, mypy, import contracts, sizes'
