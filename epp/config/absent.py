@@ -51,7 +51,6 @@ ABSENT: Mapping[str, tuple[str, str]] = {
     ),
     "burst-prefix-cache-producer": ("placing bursts together", "use approx-prefix-cache-producer"),
     "p2p-source-producer": ("copying KV blocks between endpoints", "remove it"),
-    "probabilistic-admitter": ("shedding by chance", "remove it: every request is admitted"),
     "mm-embeddings-cache-producer": ("encoder-cache affinity", "remove it"),
     "mm-embeddings-cache-scorer": (
         "encoder-cache affinity",
