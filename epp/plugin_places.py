@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from epp.plugins import HOOKS, METHODS, PLACES
 from epp.settings import PluginError
 from epp.signals import Provides
-from epp.types import Mask, Rows, Scores
+from epp.types import Column, Mask, Rows, Scores
 
 VARIABLE = "PLUGINS"
 """A module's own word on what it offers: entry point group → plug-in type → function or class."""
-RETURNED = ((Scores, "scorer"), (Mask, "filter"), (Rows, "picker"))
+RETURNED = ((Scores, "scorer"), (Mask, "filter"), (Rows, "picker"), (Column, "detector"))
 """What is returned → what returns it. Told apart by identity: scores and columns are arrays of the same kind."""
 WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_+")
 """Where one word of a name ends and the next begins."""
@@ -36,8 +36,9 @@ def offers(module: ModuleType, path: str) -> list[Offer]:
     found = list(_derived(module, path) if declared is None else _declared(declared, path))
     if not found:
         raise PluginError(
-            f"{path}: offers no plug-in; annotate what a public function returns (epp.Scores, epp.Mask, epp.Rows), "
-            f"decorate it with @epp.signal, or set {VARIABLE}; a file that others only import begins with _"
+            f"{path}: offers no plug-in; annotate what a public function returns (epp.Scores, epp.Mask, epp.Rows, "
+            f"epp.Column), decorate it with @epp.signal, or set {VARIABLE}; "
+            "a file that others only import begins with _"
         )
     return found
 

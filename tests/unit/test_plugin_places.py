@@ -44,6 +44,8 @@ DERIVED = {
     "a scorer": ("def short_queue(e: Endpoints) -> Scores: ...", [("short-queue", "scorer")]),
     "by its whole name": ("def short_queue(e: Endpoints) -> epp.Scores: ...", [("short-queue", "scorer")]),
     "a filter": ("def near(e: Endpoints) -> Mask: ...", [("near", "filter")]),
+    "a detector": ("def load(e: Endpoints) -> Column: ...", [("load", "detector")]),
+    "a class that detects": ("class Load:\n    def saturation(self) -> Column: ...", [("load", "detector")]),
     "a picker": ("def pick_one(scores: Scores) -> Rows: ...", [("pick-one", "picker")]),
     "a signal": ('@signal({"heat": column(0.5)})\ndef heat(e: Endpoints) -> Column: ...', [("heat", "signal")]),
     "an async signal": ('@signal({"x": 0.0})\nasync def x(request: Request) -> float: ...', [("x", "signal")]),
@@ -79,7 +81,6 @@ def test_the_return_annotation_tells_the_place(text: str, expected: list[tuple[s
 
 NO_PLUG_IN = {
     "private": "def _even(e: Endpoints) -> Scores: ...",
-    "a column": "def load(e: Endpoints) -> Column: ...",
     "unannotated": "def even(e): ...",
     "imported": "from epp.pickers import random_picker",
     "a lambda": "even = lambda e: e",
