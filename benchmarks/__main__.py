@@ -16,7 +16,7 @@ from benchmarks import (
     queue,
     routing,
     scraping,
-    server,
+    saturation, server,
     simulated,
     transport,
     workers,
