@@ -1,9 +1,9 @@
 """When the queue lets requests go, by what says how full the pool is: ledger-detector and upstream's default.
 
-`python -m benchmarks.saturation` runs four scenes in virtual time, two in which upstream's utilization-detector lets too
-many go and two in which it stalls, and writes results/saturation.json. Upstream's is given readings as upstream has them:
-as read, not corrected by what was sent since, and stale after its threshold whatever their interval. Requests go to the
-endpoint with the fewest in flight in both, so that the detector alone differs. Half a minute; the same each time.
+`python -m benchmarks.saturation` runs four scenes in virtual time, two in which upstream's utilization-detector lets
+too many go and two in which it stalls, and writes results/saturation.json. Upstream's is given readings as upstream has
+them: as read, not corrected by what was sent since, and stale after its threshold whatever their interval. Requests go
+to the endpoint with the fewest in flight in both, so that the detector alone differs. Half a minute; always the same.
 """
 
 from __future__ import annotations
