@@ -22,7 +22,6 @@ from statistics import median
 import aiohttp
 
 from benchmarks.machine import write
-from benchmarks.overload_picture import draw
 from tests.e2e import envoy
 from tests.e2e.bootstrap import Setup
 from tests.e2e.processes import Picker, endpoints_file, engines, picker
@@ -156,6 +155,16 @@ def figures(seen: Sequence[Seen]) -> dict[str, object]:
     }
 
 
+def _draw(seen: Sequence[Seen], samples: Sequence[Sample]) -> None:
+    try:
+        from benchmarks.overload_picture import draw
+    except ModuleNotFoundError as missing:
+        print(f"no picture: it needs {missing.name}")
+        return
+    draw(PICTURE, seen, samples, (CALM_S, CALM_S + HIGH_S))
+    print(f"picture: {PICTURE}")
+
+
 def main(arguments: Sequence[str] = ()) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -181,8 +190,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     print(json.dumps(found, indent=1))
     if "--off" not in arguments:
         print(f"written to {write('overload', {**found, 'samples': [asdict(sample) for sample in samples]})}")
-        draw(PICTURE, seen, samples, (CALM_S, CALM_S + HIGH_S))
-        print(f"picture: {PICTURE}")
+        _draw(seen, samples)
 
 
 if __name__ == "__main__":
