@@ -215,6 +215,7 @@ class _Readings:
         """In flight when the last scrape that came back was sent."""
         self.most_running = np.zeros(n)
         self.seats = np.zeros(n)
+        self.queued_once = np.zeros(n, dtype=np.bool_)
         self.kv_each = np.zeros(n)
         """KV usage per running request, as last read with any running."""
         self.loras: list[tuple[frozenset[str], frozenset[str]]] = [(frozenset(), frozenset())] * n
@@ -257,9 +258,12 @@ class _Readings:
             values[row], present[row] = value, True
 
     def _learn_seats(self, row: int, waiting: float, running: float) -> None:
-        """A queue shows how many seats there are; without one there may be twice as many as are taken."""
+        """A queue shows how many seats there are. Without one there may be twice as many as are taken; where one was seen
+        before, a quarter more."""
         if waiting > 0:
-            self.seats[row] = max(running, self.seats[row] / 2.0, 1.0)
+            self.seats[row], self.queued_once[row] = max(running, self.seats[row] / 2.0, 1.0), True
+        elif self.queued_once[row]:
+            self.seats[row] = max(self.seats[row], 1.25 * running)
         else:
             self.seats[row] = max(self.seats[row], 2.0 * running, FIRST_SEATS)
 

@@ -147,6 +147,15 @@ def test_an_engine_without_a_queue_is_taken_to_run_twice_as_much() -> None:
     assert engine.full() == pytest.approx(50 / 104)
 
 
+def test_once_a_queue_was_seen_seats_grow_slowly() -> None:
+    engine = Engine()
+    engine.read(2, 16)
+    engine.read(0, 16)
+    assert engine.full() == pytest.approx(16 / 24)
+    engine.read(0, 20)
+    assert engine.full() == pytest.approx(20 / 29)
+
+
 def test_a_moments_queue_halves_what_was_learned_at_most() -> None:
     engine = Engine()
     engine.read(0, 50)
