@@ -85,7 +85,11 @@ def child(command: Sequence[str | Path], log: Path, environ: Mapping[str, str] |
     with log.open("wb") as output:
         # Where tests run in the background of a shell, SIGINT is ignored, and would be by children too.
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, env=environment, preexec_fn=partial(signal.signal, *INTERRUPTIBLE)
+            command,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            preexec_fn=partial(signal.signal, *INTERRUPTIBLE),  # noqa: PLW1509 - it takes no lock
         )
     try:
         yield Child(process, log)
