@@ -60,9 +60,11 @@ async def quiet() -> None:
     await asyncio.sleep(0.001)
 
 
-def told(story: Callable[[Edges], Awaitable[None]], edges: int, **more: Any) -> None:
+def told(
+    story: Callable[[Edges], Awaitable[None]], edges: int, make: Callable[..., Queued] = Queued, **more: Any
+) -> None:
     async def work() -> None:
-        world = Queued(**more)
+        world = make(**more)
         world.clock = asyncio.get_running_loop().time  # type: ignore[assignment]  # seconds, like the queue's
         async with AsyncExitStack() as stack:
             await story(Edges(world, [await stack.enter_async_context(pair(world)) for _ in range(edges)]))
