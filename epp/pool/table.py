@@ -258,8 +258,8 @@ class _Readings:
             values[row], present[row] = value, True
 
     def _learn_seats(self, row: int, waiting: float, running: float) -> None:
-        """A queue shows how many seats there are. Without one there may be twice as many as are taken; where one was seen
-        before, a quarter more."""
+        """A queue shows how many seats there are. Without one there may be twice as many as are taken; where one was
+        seen before, a quarter more."""
         if waiting > 0:
             self.seats[row], self.queued_once[row] = max(running, self.seats[row] / 2.0, 1.0), True
         elif self.queued_once[row]:
