@@ -18,6 +18,7 @@ from epp.extproc.streams import OpenStreams
 from epp.feeds.pace import Pace
 from epp.feeds.scrape import Scraper
 from epp.hooks import Hooks
+from epp.obs import metrics_programs
 from epp.obs.decisions import Decisions
 from epp.obs.endpoint_state import endpoint_states
 from epp.obs.metrics import Metrics as Board
@@ -117,6 +118,8 @@ class Picker:
             self.metrics.suspended(self.router.suspensions.names(now))
             self.metrics.held(self.held.everywhere)
             self.turnstile.tell()
+            fair = [plugin for plugin in self.built.setup.plugins.values() if plugin.type.type == metrics_programs.TYPE]
+            metrics_programs.tell(self.metrics.families, fair[0].instance.statistics() if fair else None)
             for plugin in self.built.setup.plugins.values():
                 if plugin.type.type == PREFIX_PRODUCER:
                     self.metrics.prefix_index(plugin.name, plugin.instance.statistics().entries)

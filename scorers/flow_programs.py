@@ -27,6 +27,26 @@ class Program(Struct):
     served_at: float
 
 
+class Waits(Struct):
+    """Of a program's requests that went."""
+
+    seconds: float = 0.0
+    count: int = 0
+    latest: float = 0.0
+    """When the last one went."""
+
+
+class Statistics(Struct, frozen=True):
+    """What the policy has seen, by program."""
+
+    tokens: dict[str, float]
+    """Service attained, decayed."""
+    wait_ms: dict[str, float]
+    """Mean wait of its requests in the queue."""
+    jains_index: float
+    """1 = all had the same."""
+
+
 class Service:
     """Attained service of programs, halved every `half_life_s`; 0 = never."""
 
@@ -157,8 +177,11 @@ class ProgramAwareFairness:
         self._tables: dict[int, Table] = {}
         self._swept_at = 0.0
         self._latest = 0.0
+        self._now = 0.0
+        self._waits: dict[str, Waits] = {}
 
     def turn(self, band: Band, now: float) -> Flow | None:
+        self._now = now
         return band.flows[self._tables[band.priority].least(*self._weights)]
 
     def queued(self, flow: Flow, item: Item) -> None:
@@ -169,13 +192,18 @@ class ProgramAwareFairness:
             table.arrival.change(table.rows[flow.id], item.queued_at)
 
     def dispatched(self, flow: Flow, item: Item) -> None:
+        waits = self._waits.setdefault(flow.id, Waits())
+        waits.seconds += max(0.0, self._now - item.queued_at)
+        waits.count += 1
+        waits.latest = self._now
+        self.dropped(flow, item)
+
+    def dropped(self, flow: Flow, item: Item) -> None:
         table = self._tables[flow.priority]
         if flow.head is None:
             table.remove(flow.id)
         else:
             table.arrival.change(table.rows[flow.id], flow.head.queued_at)
-
-    dropped = dispatched
 
     def finished(self, request: Request, decision: Decision, outcome: Outcome) -> None:
         usage, now = outcome.usage, request.received_at + outcome.duration_s
@@ -201,20 +229,29 @@ class ProgramAwareFairness:
         for name, program in list(self._service.programs.items()):
             if now - program.served_at > self._ttl_s and name not in asking:
                 del self._service.programs[name]
+        self._waits = {name: waits for name, waits in self._waits.items() if now - waits.latest <= self._ttl_s}
 
     def adopt(self, before: ProgramAwareFairness) -> None:
         self._latest, self._swept_at = before._latest, before._swept_at
+        self._waits = before._waits
         shrunk = before._service.shrunk(self._latest)
         for name, program in before._service.programs.items():
             self._service.programs[name] = Program(program.service * shrunk, program.served_at)
         self._service.epoch = self._latest
 
-    def state(self) -> dict[str, object]:
+    def statistics(self) -> Statistics:
+        """As of the last answer."""
         shrunk = self._service.shrunk(self._latest)
-        had = np.array([program.service * shrunk for program in self._service.programs.values()])
+        tokens = {name: program.service * shrunk for name, program in self._service.programs.items()}
+        had = np.array(list(tokens.values()))
         squares = float(had @ had)
-        return {
-            "programs": len(had),
-            "tokens": float(had.sum()),
-            "jains_fairness_index": float(had.sum()) ** 2 / (len(had) * squares) if squares else 1.0,
-        }
+        return Statistics(
+            tokens,
+            {name: waits.seconds / waits.count * 1000.0 for name, waits in self._waits.items()},
+            float(had.sum()) ** 2 / (len(had) * squares) if squares else 1.0,
+        )
+
+    def state(self) -> dict[str, object]:
+        found = self.statistics()
+        tokens = sum(found.tokens.values())
+        return {"programs": len(found.tokens), "tokens": tokens, "jains_fairness_index": found.jains_index}

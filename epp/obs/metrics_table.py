@@ -255,6 +255,12 @@ LATENCY = (
 )
 """Only with predicted-latency-producer."""
 
+PROGRAMS = (
+    Spec("program_aware_jains_fairness_index", "gauge", (), "How alike the programs were served; 1 = all the same."),
+    Spec("program_aware_avg_wait_time_milliseconds", "gauge", ("program_id",), "Mean wait of a program's requests."),
+    Spec("program_aware_attained_service_tokens", "gauge", ("program_id",), "Tokens a program had, decayed."),
+)
+
 OURS = (
     Spec("plugin_flaws_total", "counter", ("plugin_name", "rule"), "Results of a plug-in that broke the contract."),
     Spec("plugin_suspended", "gauge", ("plugin_name",), "1 while a plug-in is left out for being slow."),
@@ -280,4 +286,4 @@ STREAMS = (
 )
 """Only with --enable-grpc-stream-metrics."""
 
-TABLE = (*REQUESTS, *POOLS, *SCHEDULING, *LOAD, *QUEUE, *LATENCY, *OURS)
+TABLE = (*REQUESTS, *POOLS, *SCHEDULING, *LOAD, *QUEUE, *LATENCY, *PROGRAMS, *OURS)

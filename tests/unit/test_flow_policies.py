@@ -454,3 +454,14 @@ def test_a_usage_limit_that_raises_gives_a_ceiling_of_one() -> None:
     world.enter("a")
     world.enter("b")
     assert (world.sent, world.waiting) == (["a"], ["b"])
+
+
+def test_program_aware_tells_how_long_programs_waited() -> None:
+    policy = ProgramAwareFairness()
+    world = queued(policy, "a1", "a2", "b1")
+    world.now += 3.0
+    drained(world)
+    # The first of a went at once, the others after 5, 4 and 3 s.
+    assert policy.statistics().wait_ms == {"a": pytest.approx(3000.0), "b": pytest.approx(3000.0)}
+    served(policy, "a", 1000.0, 300)
+    assert policy.statistics().tokens == {"a": pytest.approx(300.0)}
