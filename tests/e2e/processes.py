@@ -14,14 +14,15 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 START_S = 30.0
-INTERRUPTIBLE = (signal.SIGINT, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Tests run in the background of a shell: what they start would ignore it too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 EPP = Path(sys.executable).with_name("epp")
 PARSERS = "requestHandler: {parsers: [{pluginRef: %s}]}\n"
 """Added to a configuration: this parser and no other."""
@@ -83,14 +84,7 @@ def child(command: Sequence[str | Path], log: Path, environ: Mapping[str, str] |
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "KUBE"))}
     environment = kept | dict(environ or {})
     with log.open("wb") as output:
-        # Where tests run in the background of a shell, SIGINT is ignored, and would be by children too.
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=output,
-            env=environment,
-            preexec_fn=partial(signal.signal, *INTERRUPTIBLE),  # noqa: PLW1509 - it takes no lock
-        )
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     try:
         yield Child(process, log)
     finally:

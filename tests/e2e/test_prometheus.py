@@ -31,7 +31,16 @@ FLAGS = (
 NEEDS_KUBERNETES = {"Leaders", "Leader", "Kinds of objects watched", "Lists and watches that failed", "Objects"}
 NEEDS_A_FAULT = {"Plug-ins that broke their contract", "Plug-ins suspended"}
 NEEDS_A_RULE = {"Models rewritten"}
-SILENT = NEEDS_KUBERNETES | NEEDS_A_FAULT | NEEDS_A_RULE
+NEEDS_A_QUEUE = {
+    "Requests in the queue",
+    "Longest flows",
+    "Wait in the queue",
+    "How requests left the queue",
+    "Fill of the queue",
+    "Requests ended for others",
+}
+"""With the gate flowControl open, and a full pool."""
+SILENT = NEEDS_KUBERNETES | NEEDS_A_FAULT | NEEDS_A_RULE | NEEDS_A_QUEUE
 """Panels that may have nothing to show here; their queries are asked all the same."""
 PATIENCE_S = 30.0
 LONG = "The quick brown fox jumps over the lazy dog. " * 40
