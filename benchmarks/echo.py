@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 
 import grpc
 import grpc.aio
 import uvloop
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
+
+from epp.extproc.tls import self_signed
 
 
 class Echo(grpc.GenericRpcHandler):
@@ -27,12 +30,16 @@ class Echo(grpc.GenericRpcHandler):
             await context.write(self._answer)
 
 
-async def main(port: int) -> None:
+async def main(port: int, *, tls: bool) -> None:
     server = grpc.aio.server(handlers=[Echo()])
-    server.add_insecure_port(f"127.0.0.1:{port}")
+    if tls:
+        pair = self_signed(datetime.now(UTC))
+        server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([(pair.key, pair.chain)]))
+    else:
+        server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await server.wait_for_termination()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1])))
+    uvloop.run(main(int(sys.argv[1]), tls="tls" in sys.argv[2:]))

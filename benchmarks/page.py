@@ -65,6 +65,8 @@ def scale(results: Results) -> float:
 def _rows(results: Results) -> Iterator[Row]:
     echo = at(results, "server", "cpu_ratio_to_echo")
     yield Row("CPU per request, complete picker, beside a bare grpc.aio echo, plaintext", " ×", 0.30, echo, "server")
+    for case, found in (at(results, "server_cases", "cases") or {}).items():
+        yield Row(f"the same on recorded messages, {case}", " ×", 0.30, found["ratio"], "server_cases")
     for kind in ("plaintext", "tls"):
         for rate, told in (("full", "as many as 64 connections take"), ("calm", "300 requests/s")):
             ratio = at(results, "envoy", "cases", f"{kind} {rate}", "ratio")

@@ -109,7 +109,7 @@ def process(command: list[str], port: int) -> Iterator[int]:
 
 
 @contextmanager
-def picker(folder: Path, metrics_port: int) -> Iterator[tuple[int, int]]:
+def picker(folder: Path, metrics_port: int, *, tls: bool = False) -> Iterator[tuple[int, int]]:
     """The picker over endpoints whose load is served on `metrics_port`; (pid, port)."""
     listed = [
         f"- {{name: e{n}, address: 127.0.0.{n + 1}, port: {metrics_port}, metricsAddress: '127.0.0.1:{metrics_port}'}}"
@@ -118,7 +118,7 @@ def picker(folder: Path, metrics_port: int) -> Iterator[tuple[int, int]]:
     (folder / "endpoints.yaml").write_text("endpoints:\n" + "\n".join(listed) + "\n")
     (folder / "config.yaml").write_text(CONFIG.format(endpoints=folder / "endpoints.yaml"))
     port = free_port()
-    flags = [f"--config-file={folder / 'config.yaml'}", "--secure-serving=false", f"--grpc-port={port}"]
+    flags = [f"--config-file={folder / 'config.yaml'}", f"--secure-serving={str(tls).lower()}", f"--grpc-port={port}"]
     flags += [f"--grpc-health-port={free_port()}", f"--metrics-port={free_port()}", "--drain-timeout=0"]
     with process([sys.executable, "-m", "epp", *flags], port) as pid:
         time.sleep(2)
@@ -126,25 +126,27 @@ def picker(folder: Path, metrics_port: int) -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def echo() -> Iterator[tuple[int, int]]:
+def echo(*, tls: bool = False) -> Iterator[tuple[int, int]]:
     port = free_port()
-    with process([sys.executable, "-m", "benchmarks.echo", str(port)], port) as pid:
+    with process([sys.executable, "-m", "benchmarks.echo", str(port), "tls" if tls else ""], port) as pid:
         yield pid, port
 
 
-def loaded(pid: int, port: int, stream: Path) -> dict[str, float]:
+def loaded(
+    pid: int, port: int, stream: Path, *, streams: int = STREAMS, scheme: str = "http", requests: int = REQUESTS
+) -> dict[str, float]:
     """h2load against a server: requests/s and its CPU per request."""
-    command = ["h2load", "-n", str(REQUESTS), "-c", str(CONNECTIONS), "-m", str(STREAMS), "-d", str(stream)]
-    command += ["-H", "content-type: application/grpc", "-H", "te: trailers", f"http://127.0.0.1:{port}{METHOD}"]
+    command = ["h2load", "-n", str(requests), "-c", str(CONNECTIONS), "-m", str(streams), "-d", str(stream)]
+    command += ["-H", "content-type: application/grpc", "-H", "te: trailers", f"{scheme}://127.0.0.1:{port}{METHOD}"]
     subprocess.run([*command[:2], "1000", *command[3:]], capture_output=True, check=True)
     before = cpu_s(pid)
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     spent = cpu_s(pid) - before
     found = re.search(r"([\d.]+) req/s", said)
     done = re.search(r"(\d+) succeeded", said)
-    if not found or not done or int(done[1]) != REQUESTS:
+    if not found or not done or int(done[1]) != requests:
         raise RuntimeError(f"h2load: not every request succeeded:\n{said}")
-    return {"requests_per_s": float(found[1]), "cpu_ms_per_request": round(spent / REQUESTS * 1e3, 4)}
+    return {"requests_per_s": float(found[1]), "cpu_ms_per_request": round(spent / requests * 1e3, 4)}
 
 
 def rss(pid: int) -> int:
