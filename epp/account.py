@@ -41,14 +41,20 @@ class Account(Struct, eq=False):
     """At the queue, if there is one."""
     evicted: Callable[[], None] | None = None
     """Ends the stream in flight with an answer; None where that can't be done."""
+    _held: Charge | None = None
     _forwarded: bool = False
     _settled: bool = False
 
     def pick(self, asked: Asked) -> Forward | Awaitable[Forward]:
         return self._router.pick(self, asked)
 
+    def hold(self, endpoint: Endpoint) -> None:
+        """Count the request at this endpoint until it is decided, which takes a while: it has left the queue."""
+        self._held = self._router.pool.ledger.charge(endpoint.key)
+
     def charge(self, decision: Decision) -> None:
         """Count the request, and its tokens as far as they are known, as in flight to the endpoint of each run."""
+        self._let_go()
         router, tokens = self._router, decision.signals.get("inflight_charge")
         for run in decision.runs.values():
             if not run.picked:
@@ -138,11 +144,18 @@ class Account(Struct, eq=False):
         reading = reports.reading(report) if report else None
         if reading is not None:
             self._router.pool.reported(self._picked_key(), reading, self._router.now())
+            self._router.wake()
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     def _picked_key(self) -> str:
         return self.decision.picked[0].key if self.decision is not None else ""
 
     def _close_charges(self, *, unseen: bool = False) -> None:
+        self._let_go()
         for endpoint, charge in self.charges:
             if unseen:
                 self._router.pool.hold(endpoint.key, partial(self._give_back, endpoint, charge), self._router.now())

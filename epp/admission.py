@@ -64,13 +64,17 @@ class _Waiting:
 
     def go(self) -> None:
         """Its turn: decide, and charge, before the next one is looked at."""
+        if self.outcome.cancelled():
+            # The client left in this very turn of the loop: `answer` hears of it in the next, and gives the place back.
+            return
         try:
             self.outcome.set_result(self._decide())
         except Exception as error:  # noqa: BLE001 - `answer` raises it
             self.outcome.set_exception(error)
 
     def refuse(self, refusal: Refused) -> None:
-        self.outcome.set_exception(refusal)
+        if not self.outcome.cancelled():
+            self.outcome.set_exception(refusal)
 
     async def answer(self) -> Forward:
         try:

@@ -188,11 +188,15 @@ class Router:
     def _decide(self, account: Account, asked: Asked) -> Forward | Awaitable[Forward]:
         self._worked_before = self._worked()
         rules = account.rules
-        waiting = decide(rules.setup, self._given(account.request, asked.metadata), rules.columns)
+        given = self._given(account.request, asked.metadata)
+        waiting = decide(rules.setup, given, rules.columns)
         try:
             slow = next(waiting)
         except StopIteration as done:
             return self._decided(account, asked, done.value)
+        if self.queueing is not None:
+            # Or all who wait would follow it out of the queue before it is charged.
+            account.hold(given.endpoints.records[int(given.endpoints.inflight.argmin())])
         return self._decide_slowly(account, asked, waiting, slow)
 
     async def _decide_slowly(self, account: Account, asked: Asked, waiting: Wait, slow: Slow) -> Forward:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
 
@@ -15,8 +16,11 @@ from epp.extproc.dialogue import Dialogue
 from epp.flow.control import FlowControl
 from epp.flow.settings import BandRules, FlowRules
 from epp.plugins import Plugin, PluginType
+from epp.profiles import Measured, Setup
 from epp.rewrites import Steering
-from tests.unit.kit import World, request_body, request_headers, response_body, response_headers, said
+from epp.scheduler import Bound
+from epp.signals import Provides, column
+from tests.unit.kit import World, request_body, request_headers, response_body, response_headers, said, setup
 from tests.unit.virtual_time import run_virtually
 
 BODY = json.dumps({"model": "m", "prompt": "x", "stream": True}).encode()
@@ -47,8 +51,8 @@ class Silent:
 class Queued(World):
     """A router whose pool takes `seats` requests at a time."""
 
-    def __init__(self, seats: int = 1, **more: Any) -> None:
-        super().__init__()
+    def __init__(self, seats: int = 1, *, made: Setup | None = None, **more: Any) -> None:
+        super().__init__(made=made)
         loop = asyncio.get_running_loop()
         self.router.now = loop.time
         self.flow = FlowControl(
@@ -116,6 +120,38 @@ def test_each_dispatch_is_charged_before_the_next_one_is_looked_at() -> None:
     run_virtually(work())
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_slow_decision_holds_its_place_until_it_is_charged(leaves: bool) -> None:
+    async def work() -> None:
+        known = asyncio.Event()
+
+        async def value() -> Any:
+            await known.wait()
+            return np.array([0.5])
+
+        provides = Provides({"x": column(0.25)}, "", False, 60_000.0)
+        world = Queued(made=setup(signals=(Measured(Bound("slow", value, ()), provides, ("x",)),)))
+        deciding, slow = world.enter()
+        _, queued = world.enter()
+        first_task = asyncio.ensure_future(slow)  # type: ignore[arg-type]  # its signal is slow
+        second_task = asyncio.ensure_future(queued)  # type: ignore[arg-type]  # it waits
+        await asyncio.sleep(0.1)
+        assert world.flow.state()["requests"] == 1
+        if leaves:
+            first_task.cancel()
+            await asyncio.wait({first_task})
+            deciding.close("client-disconnect")
+        known.set()
+        if not leaves:
+            await first_task
+            assert world.pool.ledger.requests == 1
+            deciding.close("client-disconnect")
+        await second_task
+        assert world.pool.ledger.requests == 1
+
+    run_virtually(work())
+
+
 def test_a_client_that_leaves_is_out_of_the_queue_at_once_and_counted_as_gone() -> None:
     async def work() -> None:
         world = Queued()
@@ -129,6 +165,34 @@ def test_a_client_that_leaves_is_out_of_the_queue_at_once_and_counted_as_gone() 
         left.close("client-disconnect")
         assert world.flow.state()["requests"] == 0
         assert world.notes.all("refused") == [503]
+
+    run_virtually(work())
+
+
+@pytest.mark.parametrize("closing", [False, True])
+def test_a_client_that_leaves_in_the_turn_in_which_its_turn_comes_harms_nobody(closing: bool) -> None:
+    async def work() -> None:
+        world = Queued()
+        before, _ = world.enter()
+        _, leaving = world.enter()
+        _, staying = world.enter()
+        gone = asyncio.ensure_future(leaving)  # type: ignore[arg-type]  # it waits
+        stays = asyncio.ensure_future(staying)  # type: ignore[arg-type]  # it waits
+        await asyncio.sleep(0)
+        gone.cancel()
+        # The task has not heard of it yet, so its place in the queue is still there.
+        if closing:
+            world.flow.close()
+        else:
+            before.close("client-disconnect")
+            world.flow.changed()
+        answer = first(await stays)
+        assert answer.HasField("immediate_response" if closing else "request_headers")
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        assert world.flow.state()["requests"] == 0
+        assert world.notes.inflight_requests == 1
+        assert world.flow.state()["in_flight"]["requests"] == 1
 
     run_virtually(work())
 
