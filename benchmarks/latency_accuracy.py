@@ -8,11 +8,12 @@ the predictions are good for shows in the TTFT of both. The same figures each ti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from benchmarks.machine import write
+from benchmarks.simulated import LARGE, SMALL
 from epp.config import load
 from epp.plugins import Catalogue, Plugin, PluginType
 from epp.types import Decision, Outcome, Request
@@ -20,7 +21,7 @@ from scorers.predicted_latency import Prediction
 from sim.picker import rules
 from sim.run import Load
 from sim.simulation import Result, Scene, simulate
-from sim.types import EngineSettings, Speed
+from sim.types import EngineSettings
 from sim.workload import Chat
 
 HEAD = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
@@ -46,13 +47,6 @@ plugins:
 schedulingProfiles:
 - {{name: default, plugins: [{{pluginRef: latency-scorer, weight: 1}}]}}
 """
-LARGE = EngineSettings(
-    max_num_seqs=64,
-    max_num_batched_tokens=4096,
-    num_blocks=8192,
-    speed=Speed(inter_token_s=0.02, time_factor_under_load=2.0, prefill_s_per_token=5e-5),
-)
-SMALL = replace(LARGE, max_num_seqs=16, max_num_batched_tokens=2048, num_blocks=4096)
 WORKLOADS = {
     "chat, 30/s": (LARGE, Load(requests=8000, per_s=30.0)),
     "chat, 60/s": (LARGE, Load(requests=12000, per_s=60.0)),

@@ -58,12 +58,12 @@ class UtilizationDetector:
         self,
         *,
         queue_depth_threshold: Annotated[int, Meta(gt=0)] = 5,
-        kv_cache_utilthreshold: Annotated[float, Meta(gt=0, le=1)] = 0.8,  # case and underscores do not matter
+        kv_cache_util_threshold: Annotated[float, Meta(gt=0, le=1)] = 0.8,
         metrics_staleness_threshold: str | float = "200ms",
         headroom: Annotated[float, Meta(ge=0)] = 0.0,
     ) -> None:
         self._depth = float(queue_depth_threshold)
-        self._kv = kv_cache_utilthreshold
+        self._kv = kv_cache_util_threshold
         self._stale_s = _seconds(metrics_staleness_threshold)
         self._room = 1.0 + headroom
 

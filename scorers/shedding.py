@@ -17,7 +17,7 @@ def probabilistic_admitter(
     rng: np.random.Generator,
     *,
     queue_depth_threshold: Threshold = 5.0,
-    kv_cache_utilthreshold: Threshold = 0.8,  # case and underscores do not matter
+    kv_cache_util_threshold: Threshold = 0.8,
     power: Threshold = 5.0,
     k: Annotated[float, Meta(gt=0)] = 300.0,
 ) -> Refused | None:
@@ -28,7 +28,7 @@ def probabilistic_admitter(
     """
     if request.priority >= 0:
         return None
-    full = np.maximum(endpoints.waiting / queue_depth_threshold, endpoints.kv_usage / kv_cache_utilthreshold)
+    full = np.maximum(endpoints.waiting / queue_depth_threshold, endpoints.kv_usage / kv_cache_util_threshold)
     saturation = float(np.where(endpoints.known, full, 1.0).mean()) if len(full) else 1.0
     if rng.random() >= min(saturation**power * k, 1.0):
         return None

@@ -30,6 +30,8 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 BANNED_WORDS = {"manager", "helper", "helpers", "util", "utils", "common"}
 BANNED_NAMES = {"data", "info", "base"}
 BANNED_STARTS = ("process_", "handle_")
+OF_UPSTREAM = {"kv_cache_util_threshold"}
+"""Settings that files in the wild have by these names."""
 MACHINE = re.compile(r"/work/|/root/|/home/\w|pypi\.org|pythonhosted")
 
 
@@ -113,6 +115,8 @@ def _names(path: Path) -> Iterator[str]:
 
 
 def _banned(name: str) -> bool:
+    if name in OF_UPSTREAM:
+        return False
     words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+", name)}
     return name in BANNED_NAMES or bool(words & BANNED_WORDS) or name.startswith(BANNED_STARTS)
 

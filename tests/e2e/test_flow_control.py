@@ -34,7 +34,7 @@ BATCH = "x-llm-d-inference-objective: batch"
 
 
 @contextmanager
-def served(folder: Path, workers: int, **section: object) -> Iterator[tuple[Picker, Envoy]]:
+def served(folder: Path, workers: int, *, drain: str = "20s", **section: object) -> Iterator[tuple[Picker, Envoy]]:
     """One engine of two seats, a picker that sends it two requests at a time, Envoy."""
     (folder / "manifests.yaml").write_text(MANIFESTS)
     flow = json.dumps({"saturationDetector": {"pluginRef": "concurrency-detector"}, **section})
@@ -43,7 +43,7 @@ def served(folder: Path, workers: int, **section: object) -> Iterator[tuple[Pick
     )
     with engines(folder, 1, *ENGINE) as (engine,):
         file = endpoints_file(folder / "endpoints.yaml", [engine.address])
-        flags = (f"--workers={workers}", "--drain-timeout=20s")
+        flags = (f"--workers={workers}", f"--drain-timeout={drain}")
         with (
             picker(folder, file, *flags, config=f"{config}flowControl: {flow}\n") as epp,
             envoy.running(envoy.binary("newest"), Setup(picker_port=epp.grpc_port), folder) as proxy,
@@ -121,4 +121,16 @@ def test_a_shutdown_works_the_queue_off(tmp_path: Path, workers: int) -> None:
         assert settles((4, 2), lambda: queue(epp)) == (4, 2)
         epp.child.process.send_signal(signal.SIGTERM)
         assert asking.statuses() == [200] * 6
+        assert epp.child.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_shutdown_does_not_get_to_is_told_so(tmp_path: Path, workers: int) -> None:
+    with served(tmp_path, workers, drain="1s") as (epp, proxy):
+        asking = Asking(proxy.port, *[completion(f"number {n}", max_tokens=200) for n in range(6)])
+        assert settles((4, 2), lambda: queue(epp)) == (4, 2)
+        epp.child.process.send_signal(signal.SIGTERM)
+        asking.statuses()
+        told = [reply.header("x-llm-d-request-dropped-reason") for reply in asking.replies if reply.status == 503]
+        assert told.count("rejected-shutting-down") == 4
         assert epp.child.process.wait(30) == 0

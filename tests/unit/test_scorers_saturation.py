@@ -40,7 +40,7 @@ def read(*loads: tuple[float, float] | None) -> Endpoints:
 )
 def test_utilization_is_the_mean_of_the_fuller_of_queue_and_cache(loads: list[Any], expected: float) -> None:
     detector = UtilizationDetector(
-        queue_depth_threshold=5, kv_cache_utilthreshold=0.9, metrics_staleness_threshold="100ms"
+        queue_depth_threshold=5, kv_cache_util_threshold=0.9, metrics_staleness_threshold="100ms"
     )
     assert detector.saturation(read(*loads)).mean() == pytest.approx(expected, abs=1e-4)
 
