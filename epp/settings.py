@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -79,7 +79,9 @@ def _convert(where: str, value: object, setting: Setting) -> object:
     try:
         return msgspec.convert(_respell(where, value, setting.annotation), setting.annotation)
     except msgspec.ValidationError as error:
-        raise PluginError(f"{where}: {error} (got {value!r})") from None
+        choices = get_args(setting.annotation) if get_origin(setting.annotation) is Literal else ()
+        rule = f"expected one of {', '.join(map(str, choices))}" if choices else str(error)
+        raise PluginError(f"{where}: {rule} (got {value!r})") from None
 
 
 def _respell(where: str, value: object, annotation: Any) -> object:

@@ -115,5 +115,12 @@ def _any_or_all(mask: Mask) -> Mask:
 
 
 def _seconds(given: str | float) -> float:
-    """Of a Go duration, or of nanoseconds as Go writes durations in JSON numbers."""
-    return duration(given) if isinstance(given, str) else given / 1e9
+    """Of a Go duration, or of nanoseconds as Go writes durations in JSON numbers. Raises ValueError."""
+    try:
+        seconds = duration(given) if isinstance(given, str) else given / 1e9
+    except ValueError:
+        seconds = -1.0
+    if not seconds > 0.0:
+        rule = "write a number above 0 with its unit (h, m, s, ms), such as 200ms"
+        raise ValueError(f"metricsStalenessThreshold {given!r} is no duration; {rule}")
+    return seconds

@@ -106,6 +106,10 @@ BAD = {
         "flowControl: {priorityBands: [{priority: 1}, {priority: 0}, {priority: 1}]}",
         "flowControl.priorityBands[2].priority (line 4): 1 is the priority of priorityBands[0] too; merge the two",
     ),
+    "a wrong word": (
+        "plugins: [{type: concurrency-detector, parameters: {concurrencyMode: tokns}}]",
+        "concurrency-detector: expected one of requests, tokens, hybrid (got 'tokns')",
+    ),
     "negative": ("flowControl: {maxRequests: -1}", "flowControl.maxRequests (line 4): expected a quantity, 0 or more"),
 }
 

@@ -192,3 +192,11 @@ def test_one_engine_with_room_keeps_the_pool_open() -> None:
     assert each.tolist() == [1.0, pytest.approx(1 / 12.5)]
     assert LedgerDetector().filter(endpoints).tolist() == [False, True]
     assert np.isfinite(each).all()
+
+
+@pytest.mark.parametrize("given", ["soon", "0s", 0, -5, "-1s"])
+def test_a_threshold_that_is_no_duration_is_refused_with_the_remedy(given: str | float) -> None:
+    with pytest.raises(
+        ValueError, match=r"metricsStalenessThreshold .* is no duration; write a number above 0 with its"
+    ):
+        UtilizationDetector(metrics_staleness_threshold=given)
