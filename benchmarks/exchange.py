@@ -199,7 +199,8 @@ def memory(requests: int) -> Iterator[tuple[int, float]]:
 
 def measured_in(folder: Path) -> dict[str, float]:
     """The figures of a checkout, by a process of its own."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--one"]
+    # -P: else modules beside this file, such as queue and envoy, would stand in for others of their names.
+    command = [sys.executable, "-P", str(Path(__file__).resolve()), "--one"]
     found = subprocess.run(
         command, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True, check=True
     )
