@@ -37,7 +37,7 @@ from benchmarks.pieces import FIELDS
 from benchmarks.server import CONFIG, free_port, messages, process
 
 PAGE = Path(__file__).parents[1] / "tests" / "fixtures" / "metrics" / "vllm-0.32.0-busy.txt"
-ROUNDS, SECONDS, SETTLE_S, IDLE_S = 1, 6.0, 6.0, 15.0
+ROUNDS, SECONDS, SETTLE_S, IDLE_S = 3, 6.0, 6.0, 15.0
 RATE, HOLD_S, CONNECTIONS, PROMPTS = 500, 2.4, 2, 3_000
 OFF = "--refresh-metrics-interval=24h"
 CASES = {
