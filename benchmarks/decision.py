@@ -76,7 +76,7 @@ def body(size: int, number: int) -> bytes:
 
 def one(made: Router, held: HeldBytes, request: bytes) -> float:
     """A request's whole life; returns the decision's own time in seconds."""
-    exchange = Exchange.begun(made)
+    exchange = Exchange(made)
     forward = exchange.pick(HEADERS, {}, request, False)
     assert isinstance(forward, Forward)
     Stream(held).forwarded(forward)

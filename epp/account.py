@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from epp import headers as names
 from epp.bodies import reports
 from epp.flow.ticket import Ticket
@@ -26,24 +24,30 @@ UNREAD = Request()
 """Stands for a request that has not come whole."""
 
 
-class Account(Struct, eq=False):
+class Account:
     """The Books of one request. `settle` closes them exactly once, whatever ended the request."""
 
-    _router: Router
-    rules: Rules
-    """Those in force when the request came: a reload does not change them half-way."""
-    received_at: float
-    request: Request
-    decision: Decision | None = None
-    trace: Trace | None = None
-    charges: list[tuple[Endpoint, Charge]] = []
-    ticket: Ticket | None = None
-    """At the queue, if there is one."""
-    evicted: Callable[[], None] | None = None
-    """Ends the stream in flight with an answer; None where that can't be done."""
-    _held: Charge | None = None
-    _forwarded: bool = False
-    _settled: bool = False
+    __slots__ = (
+        "_forwarded", "_held", "_router", "_settled", "charges", "decision", "evicted", "received_at", "request",
+        "rules", "ticket", "trace",
+    )  # fmt: skip
+
+    def __init__(self, router: Router, rules: Rules, received_at: float, request: Request) -> None:
+        self.rules = rules
+        """Those in force when the request came: a reload does not change them half-way."""
+        self.received_at = received_at
+        self.request = request
+        self.decision: Decision | None = None
+        self.trace: Trace | None = None
+        self.charges: list[tuple[Endpoint, Charge]] = []
+        self.ticket: Ticket | None = None
+        """At the queue, if there is one."""
+        self.evicted: Callable[[], None] | None = None
+        """Ends the stream in flight with an answer; None where that can't be done."""
+        self._router = router
+        self._held: Charge | None = None
+        self._forwarded = False
+        self._settled = False
 
     def pick(self, asked: Asked) -> Forward | Awaitable[Forward]:
         return self._router.pick(self, asked)

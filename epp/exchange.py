@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from epp import headers as names
@@ -25,38 +24,40 @@ HeadAnswer = tuple[dict[str, str], tuple[str, ...]]
 """Headers to set, headers to remove."""
 
 
-class Exchange(Struct, eq=False):
+class Exchange:
     """Belongs to one stream. `settle` tells of the end exactly once, whatever ended the request."""
 
-    _desk: Desk
-    _parsers: Parsers
-    """Those in force when the request came: a reload does not change them half-way."""
-    books: Books
-    received_at: float
-    _forward: Forward | None = None
-    """The answer, once the request is on its way."""
-    _forwarded_at: float = 0.0
-    _model: str = ""
-    """As the client named it."""
-    _parser: Parser | None = None
-    _reader: ResponseReader | None = None
-    _mapper: ModelMapper | None = None
-    _status: int = 0
-    _sse: bool = False
-    _first_at: float | None = None
-    _last_at: float = 0.0
-    _gap: Callable[[float], None] | None = None
-    _bytes: int = 0
-    _pieces: int = 0
-    _failure: str = ""
-    _ended: bool = False
-    _settled: bool = False
+    __slots__ = (
+        "_bytes", "_desk", "_ended", "_failure", "_first_at", "_forward", "_forwarded_at", "_gap", "_last_at",
+        "_mapper", "_model", "_parser", "_parsers", "_pieces", "_reader", "_settled", "_sse", "_status", "books",
+        "received_at",
+    )  # fmt: skip
 
-    @classmethod
-    def begun(cls, desk: Desk) -> Exchange:
+    def __init__(self, desk: Desk) -> None:
         """A request's headers have arrived."""
-        now = desk.now()
-        return cls(desk, desk.parsers, desk.open(now), now)
+        self.received_at = desk.now()
+        self.books: Books = desk.open(self.received_at)
+        self._desk = desk
+        self._parsers: Parsers = desk.parsers
+        """Those in force when the request came: a reload does not change them half-way."""
+        self._forward: Forward | None = None
+        """The answer, once the request is on its way."""
+        self._forwarded_at = 0.0
+        self._model = ""
+        """As the client named it."""
+        self._parser: Parser | None = None
+        self._reader: ResponseReader | None = None
+        self._mapper: ModelMapper | None = None
+        self._status = 0
+        self._sse = False
+        self._first_at: float | None = None
+        self._last_at = 0.0
+        self._gap: Callable[[float], None] | None = None
+        self._bytes = 0
+        self._pieces = 0
+        self._failure = ""
+        self._ended = False
+        self._settled = False
 
     # ---- the request
 

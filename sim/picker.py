@@ -104,7 +104,7 @@ class Picker:
             headers["x-session-id"] = (arrival.session,)
         if arrival.session in self._tokens:
             headers[SESSION_TOKEN] = (self._tokens[arrival.session],)
-        exchange = Exchange.begun(self._router)
+        exchange = Exchange(self._router)
         forward = exchange.pick(headers, {}, arrival.prompt, bodiless=False)
         if inspect.isawaitable(forward):
             # A slow signal takes no virtual time.

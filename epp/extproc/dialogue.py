@@ -42,7 +42,7 @@ class Dialogue:
     def receive(self, message: bytes) -> list[bytes] | Awaitable[list[bytes]]:
         """The messages to send, in order, or a coroutine for them. Raises ProtocolError; then close with an error."""
         if self._exchange is None:
-            self._exchange = Exchange.begun(self._desk)
+            self._exchange = Exchange(self._desk)
             if self._desk.evicts:
                 self._exchange.books.evicted = self._evict
         elif self._stream.sends_on and (piece := wire.piece(message)) is not None:

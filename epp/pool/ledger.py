@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from msgspec import Struct
 
-
-class Load(Struct):
+class Load:
     """What one endpoint has in flight."""
 
-    requests: int = 0
-    tokens: float = 0.0
+    __slots__ = ("requests", "tokens")
+
+    def __init__(self, requests: int = 0, tokens: float = 0.0) -> None:
+        self.requests = requests
+        self.tokens = tokens
 
 
-class Charge(Struct):
+class Charge:
     """One request's share of one endpoint's load; gives it back in two steps, each at most once."""
 
-    _ledger: Ledger
-    key: str
-    _until_first: float
-    _until_end: float
-    _open: bool = True
+    __slots__ = ("_ledger", "_open", "_until_end", "_until_first", "key")
+
+    def __init__(self, ledger: Ledger, key: str, until_first: float, until_end: float) -> None:
+        self.key = key
+        self._ledger = ledger
+        self._until_first = until_first
+        self._until_end = until_end
+        self._open = True
 
     def first_piece(self) -> float:
         """The first piece of the answer is there: the prompt is computed. Returns the tokens that were given back."""

@@ -26,6 +26,10 @@ Choose = Callable[[Any, Any], Any]
 FIRST_SEATS = 8.0
 """What an engine is taken to run at once before anything is known of it."""
 LOAD = ("waiting", "running", "kv_usage")
+_READ = (
+    *COLUMNS, "noted", "inflight_then", "most_running", "queued_once", "kv_each",
+)  # fmt: skip
+"""The columns of _Readings."""
 """Columns that hold the mean of the fresh ones where nothing fresh is known."""
 
 
@@ -225,9 +229,8 @@ class _Readings:
         """The same readings in another order; -1 = a row without any."""
         fresh = _Readings(len(old_rows))
         kept = old_rows >= 0
-        for name, values in vars(fresh).items():
-            if isinstance(values, np.ndarray):
-                values[kept] = getattr(self, name)[old_rows[kept]]
+        for name in _READ:
+            getattr(fresh, name)[kept] = getattr(self, name)[old_rows[kept]]
         fresh.loras = [self.loras[row] if row >= 0 else (frozenset(), frozenset()) for row in old_rows.tolist()]
         for key, (values, present) in self.attributes.items():
             fresh.attributes[key] = (

@@ -23,7 +23,8 @@ from epp.pickers import max_score_picker
 from epp.plugins import Plugin, PluginType
 from epp.pool.health import Health
 from epp.pool.table import Pool
-from epp.profiles import Setup, single_profile_handler
+from epp.profile_handlers import single_profile_handler
+from epp.profiles import Setup
 from epp.route import Router
 from epp.rules import Habits, Rules
 from epp.scheduler import Bound, Profile

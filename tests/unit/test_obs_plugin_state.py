@@ -11,6 +11,7 @@ import pytest
 from epp.obs.plugin_state import inflight_state, plugins_state, rfc3339_nano
 from epp.plugins import Plugin, PluginType
 from epp.pool.ledger import Load
+from epp.types import Step
 
 
 class Silent:
@@ -55,7 +56,7 @@ def test_the_page_has_the_time_and_each_plug_in_by_name() -> None:
 TOLD = {
     "nothing": (None, None),
     "arrays": ({"a": np.arange(2.0), "n": np.int64(3)}, {"a": [0.0, 1.0], "n": 3}),
-    "records": ({"load": Load(2, 3.5)}, {"load": {"requests": 2, "tokens": 3.5}}),
+    "records": ({"step": Step("by", ("a",))}, {"step": {"by": "by", "removed": ["a"]}}),
     "no number": ([float("nan")], [None]),
     "other things": ({"kind": Silent}, {"kind": str(Silent)}),
 }

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from epp import testing
 from epp.pickers import max_score_picker
-from epp.profiles import Given, Measured, Setup, Slow, any_endpoint, decide, header_profile_handler
+from epp.profile_handlers import header_profile_handler
+from epp.profiles import Given, Measured, Setup, Slow, any_endpoint, decide
 from epp.scheduler import Bound, Context, Profile, run
 from epp.signals import Provides, column
 from epp.types import Decision, Endpoints, Mask, Refused, Request, Run, Scores
