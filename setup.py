@@ -1,11 +1,64 @@
-"""Generates the protobuf modules while the package is built; everything else is in pyproject.toml."""
+"""Generates the protobuf modules and compiles the hot path while the package is built; all else is in pyproject.toml.
+
+mypyc makes C extensions of annotated modules as they are. A wheel holds them if a C compiler was there, else the same
+modules in Python, at about twice the CPU; an editable install never does. `EPP_PURE=1` compiles nothing.
+"""
+
+import os
+import sys
 
 from grpc_tools import protoc
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 PROTO = "proto/vllm_engine.proto"
 TARGET = "epp/bodies"
+COMPILED = (
+    "epp/account.py",
+    "epp/bodies/jsonbody.py",
+    "epp/bodies/lines.py",
+    "epp/bodies/parsed.py",
+    "epp/bodies/registry.py",
+    "epp/bodies/usage.py",
+    "epp/decision.py",
+    "epp/endpoints.py",
+    "epp/exchange.py",
+    "epp/extproc/dialogue.py",
+    "epp/extproc/held.py",
+    "epp/extproc/http2_calls.py",
+    "epp/extproc/http2_connection.py",
+    "epp/extproc/http2_control.py",
+    "epp/extproc/http2_headers.py",
+    "epp/extproc/http2_limits.py",
+    "epp/extproc/http2_protocol.py",
+    "epp/extproc/http2_stream.py",
+    "epp/extproc/http2_streams.py",
+    "epp/extproc/http2_upkeep.py",
+    "epp/extproc/http2_wire.py",
+    "epp/extproc/replies.py",
+    "epp/extproc/stream.py",
+    "epp/extproc/wire.py",
+    "epp/headers.py",
+    "epp/hooks.py",
+    "epp/obs/decisions.py",
+    "epp/obs/flows.py",
+    "epp/obs/metrics.py",
+    "epp/obs/observer.py",
+    "epp/obs/series.py",
+    "epp/pool/ledger.py",
+    "epp/pool/prefix.py",
+    "epp/pool/prefix_blocks.py",
+    "epp/pool/prefix_hash.py",
+    "epp/pool/prefix_recency.py",
+    "epp/pool/prefix_sets.py",
+    "epp/pool/table.py",
+    "epp/profiles.py",
+    "epp/request.py",
+    "epp/route.py",
+    "epp/scheduler.py",
+    "epp/suspension.py",
+)
+"""What a request passes through. docs/adr/0028-compiled-by-mypyc.md tells what such a module must keep to."""
 
 
 class BuildWithProtos(build_py):
@@ -22,4 +75,17 @@ class BuildWithProtos(build_py):
         return [*super().get_source_files(), PROTO]
 
 
-setup(cmdclass={"build_py": BuildWithProtos})
+def extensions() -> list[Extension]:
+    """None where nothing is built that could hold them, as in an editable install."""
+    if os.environ.get("EPP_PURE") == "1" or not {"bdist_wheel", "build", "build_ext"} & set(sys.argv):
+        return []
+    from mypyc.build import mypycify  # noqa: PLC0415 - takes a second to import
+
+    made: list[Extension] = mypycify(list(COMPILED), opt_level="3", multi_file=True, group_name="epp")
+    for extension in made:
+        # Without a compiler setuptools warns, and the wheel holds the modules in Python.
+        extension.optional = True
+    return made
+
+
+setup(cmdclass={"build_py": BuildWithProtos}, ext_modules=extensions())
