@@ -17,10 +17,8 @@ COMPILED = (
     "epp/account.py",
     "epp/bodies/jsonbody.py",
     "epp/bodies/lines.py",
-    "epp/bodies/parsed.py",
     "epp/bodies/registry.py",
     "epp/bodies/usage.py",
-    "epp/decision.py",
     "epp/endpoints.py",
     "epp/exchange.py",
     "epp/extproc/dialogue.py",
@@ -53,7 +51,6 @@ COMPILED = (
     "epp/pool/prefix_sets.py",
     "epp/pool/table.py",
     "epp/profiles.py",
-    "epp/request.py",
     "epp/route.py",
     "epp/scheduler.py",
     "epp/suspension.py",
@@ -79,7 +76,7 @@ def extensions() -> list[Extension]:
     """None where nothing is built that could hold them, as in an editable install."""
     if os.environ.get("EPP_PURE") == "1" or not {"bdist_wheel", "build", "build_ext"} & set(sys.argv):
         return []
-    from mypyc.build import mypycify  # noqa: PLC0415 - takes a second to import
+    from mypyc.build import mypycify
 
     made: list[Extension] = mypycify(list(COMPILED), opt_level="3", multi_file=True, group_name="epp")
     for extension in made:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from epp.endpoints import Endpoint, Rows, Scores
-from epp.request import Refused, Usage
+from epp.refusals import Refused
 
 NOTHING: Scores = np.zeros(0)
 
@@ -144,27 +144,3 @@ class Decision(Struct):
         self.signals, self.steps, self.spent, self.flaws = {}, [], [], []
         for run in self.runs.values():
             run.candidates, run.rows, run.votes, run.totals, run.steps = (), None, (), NOTHING, []
-
-
-UNSEEN = "unseen"
-"""The cause of a request whose response nobody shows us: how it ended is not known."""
-
-
-class Outcome(Struct, frozen=True, array_like=True):
-    """How a request ended."""
-
-    usage: Usage | None
-    status: int
-    """HTTP status the engine answered with; 0 if none was seen."""
-    cause: str
-    """natural, client-disconnect, error, evicted or unseen."""
-    ttft_s: float | None
-    """From the request's headers to the first byte of the response's body."""
-    duration_s: float
-    streamed: bool = False
-    """The response was an event stream."""
-    response_bytes: int = 0
-    failure: str = ""
-    """How the endpoint failed (5xx, connect, missing), "" if it did not."""
-    pieces: int = 0
-    """Data events of an event stream, about one a token; of what nobody reads, the non-empty pieces it came in."""

@@ -1,8 +1,11 @@
 """The nouns of the picker, in one place: everything else is written against them."""
 
-from epp.decision import UNSEEN, Ballot, Decision, Flaw, Outcome, Run, Spent, Step, Vote
+from epp.decision import Ballot, Decision, Flaw, Run, Spent, Step, Vote
 from epp.endpoints import COLUMNS, Change, Column, Endpoint, Endpoints, Mask, Reading, Rows, Scores
-from epp.request import CODES, Evicted, Media, Prompt, Refused, Request, Usage
+from epp.outcome import UNSEEN, Outcome, Usage
+from epp.prompt import Media, Prompt
+from epp.refusals import CODES, Evicted, Refused
+from epp.request import Request
 
 __all__ = [
     "CODES",

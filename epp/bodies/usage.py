@@ -6,53 +6,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from epp.bodies.jsonbody import MALFORMED
 from epp.bodies.lines import MAX_LINE_BYTES, Lines, event_text
 from epp.bodies.parsed import ResponseReader
+from epp.bodies.usage_shapes import ANSWER, BODY, EVENT, Block
 from epp.types import Usage
 
 MAX_BODY_BYTES = 8 << 20
 """A longer JSON body is not kept and so not read."""
 
-Block = Any
-"""What an engine put in the place of its counts: an object if all is well, numbers in it perhaps as strings."""
-
-
-class _Inner(msgspec.Struct, gc=False):
-    usage: Block = None
-
-
-class _Event(msgspec.Struct, gc=False):
-    usage: Block = None
-    response: _Inner | None = None
-    message: _Inner | None = None
-
-
-class _Answer(msgspec.Struct, gc=False):
-    meta_info: Block = None
-
-
-_BODY = msgspec.json.Decoder(_Inner)
-_EVENT = msgspec.json.Decoder(_Event)
-_ANSWER = msgspec.json.Decoder(_Answer)
-
 
 def _of_body(text: bytes) -> Block:
-    return _BODY.decode(text).usage
+    return BODY.decode(text).usage
 
 
 def _of_event(text: bytes) -> Block:
     """Top level in chunks and Anthropic's message_delta; inside `response` in response.completed, inside `message`
     in Anthropic's message_start."""
-    event = _EVENT.decode(text)
+    event = EVENT.decode(text)
     inner = event.response or event.message
     return event.usage or (inner.usage if inner else None)
 
 
 def _of_answer(text: bytes) -> Block:
-    return _ANSWER.decode(text).meta_info
+    return ANSWER.decode(text).meta_info
 
 
 def _of_last_answer(text: bytes) -> Block:

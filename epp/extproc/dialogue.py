@@ -16,8 +16,9 @@ from google.protobuf.message import DecodeError
 from epp.desk import Desk
 from epp.exchange import Exchange, HeadAnswer
 from epp.extproc import replies, wire
+from epp.extproc.faults import ProtocolError
 from epp.extproc.held import HeldBytes
-from epp.extproc.stream import Answers, End, Event, Head, Pick, Piece, ProtocolError, State, Stream
+from epp.extproc.stream import Answers, End, Event, Head, Pick, Piece, State, Stream
 from epp.headers import Metadata
 from epp.rules import Forward
 from epp.types import UNSEEN, Evicted, Refused

@@ -10,22 +10,13 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from epp.extproc.dialogue import Dialogue
+from epp.extproc.faults import ProtocolError
 from epp.extproc.health import PREFIX, HealthService
-from epp.extproc.http2_wire import Status
+from epp.extproc.http2_codes import Failed, Status
 from epp.extproc.servicer import METHOD, StreamWatch
-from epp.extproc.stream import ProtocolError
 
 log = logging.getLogger("epp.extproc")
 Replies = list[bytes]
-
-
-class Failed(Exception):
-    """The call ends with this status."""
-
-    def __init__(self, status: Status, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
 
 
 class Call(Protocol):

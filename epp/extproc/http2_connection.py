@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from epp.extproc.http2_calls import Calls, Failed
+from epp.extproc.http2_calls import Calls
+from epp.extproc.http2_codes import Broken, Error, Failed, Setting, Status, StreamBroken
 from epp.extproc.http2_control import FRAMES
 from epp.extproc.http2_headers import BLOCK_BYTES, LIST_BYTES, HeaderReader
 from epp.extproc.http2_limits import Budget, Limits, Patience, Spawn
@@ -31,16 +32,11 @@ from epp.extproc.http2_wire import (
     PREFACE,
     PRIORITISED,
     SETTINGS,
-    Broken,
-    Error,
-    Setting,
-    Status,
-    StreamBroken,
     goaway,
     settings,
     unpadded,
     window_update,
-)  # fmt: skip
+)
 
 log = logging.getLogger("epp.extproc")
 CONNECTION_WINDOW = 16 << 20

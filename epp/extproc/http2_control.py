@@ -6,8 +6,9 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from epp.extproc.http2_codes import Broken, Error, Setting, Status
 from epp.extproc.http2_upkeep import DRAINED, drained
-from epp.extproc.http2_wire import ACK, MAX_STREAM, MAX_WINDOW, PING, SETTINGS, Broken, Error, Setting, Status, frame
+from epp.extproc.http2_wire import ACK, MAX_STREAM, MAX_WINDOW, PING, SETTINGS, frame
 
 if TYPE_CHECKING:
     from epp.extproc.http2_connection import Connection

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from hpack import Decoder, HPACKError, OversizedHeaderListError
 from hpack.table import HeaderTable
 
-from epp.extproc.http2_wire import RESPONSE, Broken, Error, Status, StreamBroken, http_refusal, trailers
+from epp.extproc.http2_codes import Broken, Error, Status, StreamBroken
+from epp.extproc.http2_wire import RESPONSE, http_refusal, trailers
 
 BLOCK_BYTES = LIST_BYTES = 16_384
 """Longest header block, and list (names, values and 32 bytes each): what gRPC's core allows too."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from epp.extproc.http2_calls import Failed, Replies
-from epp.extproc.http2_wire import Broken, Error, Status
+from epp.extproc.http2_calls import Replies
+from epp.extproc.http2_codes import Broken, Error, Failed, Status
 
 Cancel = Callable[[], object]
 Spawn = Callable[[Awaitable[Replies], Callable[[Replies | BaseException], None]], Cancel]

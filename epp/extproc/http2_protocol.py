@@ -9,9 +9,9 @@ from typing import cast
 
 from epp.extproc import http2_upkeep as upkeep
 from epp.extproc.http2_calls import Calls, Replies
+from epp.extproc.http2_codes import Error
 from epp.extproc.http2_connection import Connection
 from epp.extproc.http2_limits import Budget, Cancel, Limits
-from epp.extproc.http2_wire import Error
 
 log = logging.getLogger("epp.extproc")
 WRITE_BYTES = 1 << 18

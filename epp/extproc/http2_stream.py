@@ -1,8 +1,7 @@
 """One stream of HTTP/2 that carries one gRPC call: messages put together, replies cut to what the client can take.
 
-Messages are given to the call one after another. While a reply is being decided, or has not gone out because the
-client's window is shut, later messages wait, and the client gets no more window: that is the back-pressure. What waits
-is counted in a `Budget` that all connections share.
+Messages are given to the call one after another. While a reply is being decided, or can't go out as the client's window
+is shut, later ones wait and the client gets no more window. What waits is counted in a `Budget` all connections share.
 """
 
 from __future__ import annotations
@@ -10,9 +9,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from epp.extproc.http2_calls import Call, Failed, Replies, failure
+from epp.extproc.http2_calls import Call, Replies, failure
+from epp.extproc.http2_codes import Error, Failed, Status, StreamBroken
 from epp.extproc.http2_limits import Cancel
-from epp.extproc.http2_wire import DATA_MESSAGE, FRAME, MESSAGE, Error, Status, StreamBroken
+from epp.extproc.http2_wire import DATA_MESSAGE, FRAME, MESSAGE
 
 if TYPE_CHECKING:
     from epp.extproc.http2_streams import Streams

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from epp.extproc.http2_calls import Calls, Failed, Replies
+from epp.extproc.http2_calls import Calls, Replies
+from epp.extproc.http2_codes import Broken, Error, Failed, Status, StreamBroken
 from epp.extproc.http2_headers import Opening
 from epp.extproc.http2_limits import Budget, Limits, Spawn
 from epp.extproc.http2_stream import Stream
@@ -21,14 +22,10 @@ from epp.extproc.http2_wire import (
     NO_TABLE,
     OK,
     RESPONSE,
-    Broken,
-    Error,
-    Status,
-    StreamBroken,
     reset,
     trailers,
     window_update,
-)  # fmt: skip
+)
 
 STREAM_WINDOW = 1 << 20
 """Bytes a client may send on a stream before more is granted: most bodies need no WINDOW_UPDATE."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from epp.extproc.http2_calls import Failed
-from epp.extproc.http2_wire import MAX_STREAM, PING, Error, Status, frame, goaway
+from epp.extproc.http2_codes import Error, Failed, Status
+from epp.extproc.http2_wire import MAX_STREAM, PING, frame, goaway
 
 if TYPE_CHECKING:
     from epp.extproc.http2_connection import Connection

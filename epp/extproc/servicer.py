@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from epp.extproc.dialogue import Dialogue
-from epp.extproc.stream import ProtocolError
+from epp.extproc.faults import ProtocolError
 
 log = logging.getLogger("epp.extproc")
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"

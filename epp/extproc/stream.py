@@ -23,6 +23,7 @@ from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import Proces
 from msgspec import Struct
 
 from epp.extproc import replies
+from epp.extproc.faults import ProtocolError
 from epp.extproc.held import HeldBytes
 from epp.extproc.wire import Message
 from epp.headers import Headers, Metadata
@@ -35,10 +36,6 @@ BUFFERED = ProcessingMode.BUFFERED
 BUFFERED_PARTIAL = ProcessingMode.BUFFERED_PARTIAL
 DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
 KNOWN_MODES = (NONE, STREAMED, BUFFERED, BUFFERED_PARTIAL, DUPLEX)
-
-
-class ProtocolError(Exception):
-    """Envoy sent what the protocol does not allow here."""
 
 
 class State(StrEnum):

@@ -12,10 +12,11 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamReset, TrailersReceived
 from h2.settings import SettingCodes
 
-from epp.extproc.http2_calls import Failed, Replies
+from epp.extproc.http2_calls import Replies
+from epp.extproc.http2_codes import Error, Failed, Status
 from epp.extproc.http2_connection import Connection
 from epp.extproc.http2_limits import Budget, Limits
-from epp.extproc.http2_wire import PREFACE, SETTINGS, Error, Status, frame
+from epp.extproc.http2_wire import PREFACE, SETTINGS, frame
 
 ECHO = "/tests.Echo/Echo"
 REQUEST = [

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, ProcessingResponse
 
+from epp.extproc.faults import ProtocolError
 from epp.extproc.held import HeldBytes
-from epp.extproc.stream import TABLE, End, Event, Head, Pick, Piece, ProtocolError, State, Stream
+from epp.extproc.stream import TABLE, End, Event, Head, Pick, Piece, State, Stream
 from epp.extproc.wire import read
 from epp.headers import CONTROL, DESTINATION
 from epp.rules import Forward

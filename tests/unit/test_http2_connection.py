@@ -9,7 +9,8 @@ import pytest
 from h2.settings import SettingCodes
 
 from epp.extproc import http2_upkeep as upkeep
-from epp.extproc.http2_wire import PREFACE, Error, Status, frame
+from epp.extproc.http2_codes import Error, Status
+from epp.extproc.http2_wire import PREFACE, frame
 
 from .http2_kit import HELLO, REQUEST, Bare, Client, frames, goaway_code, message, reset_codes
 

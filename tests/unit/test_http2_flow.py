@@ -8,9 +8,10 @@ import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
+from epp.extproc.http2_codes import Error, Status
 from epp.extproc.http2_connection import CONNECTION_WINDOW
 from epp.extproc.http2_streams import STREAM_WINDOW, TURN_BYTES
-from epp.extproc.http2_wire import Error, Status, frame
+from epp.extproc.http2_wire import frame
 
 from .http2_kit import HELLO, Bare, Client, frames, goaway_code, message, reset_codes
 from .test_http2_connection import DATA, END_STREAM, OPEN, RST, WINDOW, four, setting

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from epp.extproc import http2_upkeep as upkeep
-from epp.extproc.http2_wire import Status
+from epp.extproc.http2_codes import Status
 from tests.fuzz.http2 import WHATS, Player, Step, answer, wire_of
 
 from .http2_kit import HELLO, Client

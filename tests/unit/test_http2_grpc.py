@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.extproc import http2_upkeep as upkeep
-from epp.extproc.http2_wire import Status, percent_encoded
+from epp.extproc.http2_codes import Status
+from epp.extproc.http2_wire import percent_encoded
 
 from .http2_kit import REQUEST, Client, message
 

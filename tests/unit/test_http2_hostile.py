@@ -6,8 +6,9 @@ import hpack
 import pytest
 
 from epp.extproc import http2_upkeep as upkeep
+from epp.extproc.http2_codes import Error, Status
 from epp.extproc.http2_streams import CLOSED_KEPT
-from epp.extproc.http2_wire import PREFACE, Error, Status, frame
+from epp.extproc.http2_wire import PREFACE, frame
 
 from .http2_kit import HELLO, REQUEST, Bare, Client, frames, goaway_code, message, reset_codes
 from .test_http2_connection import (

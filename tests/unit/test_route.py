@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from epp.account import Account
 from epp.bodies import Parsers
 from epp.bodies.openai import OpenAIParser
-from epp.extproc.stream import ProtocolError
+from epp.extproc.faults import ProtocolError
 from epp.profiles import Measured
 from epp.scheduler import Bound
 from epp.signals import Provides, column

@@ -1,0 +1,39 @@
+"""What a compiled module must keep to, as mypyc would not say and the processes would crash or differ."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+COMPILED = re.findall(r'^    "((?:epp|scorers)/\S+\.py)",$', (ROOT / "setup.py").read_text(), re.MULTILINE)
+
+
+def _tree(path: str) -> ast.Module:
+    return ast.parse((ROOT / path).read_text())
+
+
+def _names(bases: list[ast.expr]) -> set[str]:
+    return {base.id if isinstance(base, ast.Name) else getattr(base, "attr", "") for base in bases}
+
+
+def test_the_hot_path_is_compiled() -> None:
+    assert {"epp/extproc/dialogue.py", "epp/route.py", "epp/scheduler.py"} <= set(COMPILED)
+    assert sorted(COMPILED) == COMPILED
+
+
+@pytest.mark.parametrize("path", COMPILED)
+def test_it_defines_no_exception(path: str) -> None:
+    """A compiled one that is made by uncompiled code lacks its methods: reading a property then ends the process."""
+    classes = [node for node in ast.walk(_tree(path)) if isinstance(node, ast.ClassDef)]
+    assert [c.name for c in classes if any(name.endswith(("Exception", "Error")) for name in _names(c.bases))] == []
+
+
+@pytest.mark.parametrize("path", COMPILED)
+def test_it_does_not_look_into_objects_that_have_no_dictionary(path: str) -> None:
+    named = {node.id for node in ast.walk(_tree(path)) if isinstance(node, ast.Name)}
+    read = {node.attr for node in ast.walk(_tree(path)) if isinstance(node, ast.Attribute)}
+    assert (named | read) & {"vars", "__dict__"} == set()
