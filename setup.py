@@ -44,6 +44,7 @@ COMPILED = (
     "epp/obs/observer.py",
     "epp/obs/series.py",
     "epp/pool/ledger.py",
+    "epp/pool/load.py",
     "epp/pool/prefix.py",
     "epp/pool/prefix_blocks.py",
     "epp/pool/prefix_hash.py",

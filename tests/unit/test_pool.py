@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.pool.ledger import Ledger
-from epp.pool.table import Pool, net_load
+from epp.pool.load import Readings, net_load
+from epp.pool.table import Pool
 from epp.types import COLUMNS, Change, Endpoint, Reading
 
 A, B, C = (Endpoint(name, f"10.0.0.{row}", 8000) for row, name in enumerate("abc", 1))
@@ -45,11 +46,16 @@ def test_a_reading_is_corrected_by_what_was_sent_and_finished_since(
 loads = st.floats(0, 1000)
 
 
-@given(st.lists(st.tuples(loads, loads, st.floats(-1000, 1000), loads), max_size=8))
-def test_the_correction_is_the_same_for_numbers_and_columns(rows: list[tuple[float, float, float, float]]) -> None:
-    columns = [np.array(column) for column in zip(*rows, strict=True)] or [np.zeros(0)] * 4
-    together = net_load(*columns, least=np.minimum, most=np.maximum)
-    assert [tuple(pair) for pair in np.array(together).T.tolist()] == [net_load(*row) for row in rows]
+@given(st.lists(st.tuples(*[loads] * 5, st.floats(0, 1), st.floats(0, 1)), max_size=8))
+def test_the_correction_is_the_same_for_a_row_and_for_columns(rows: list[tuple[float, ...]]) -> None:
+    names = ("waiting", "running", "inflight", "inflight_then", "most_running", "kv_usage", "kv_each")
+    readings = Readings(len(rows))
+    for number, row in enumerate(rows):
+        for name, value in zip(names, row, strict=True):
+            getattr(readings, name)[number] = value
+        readings.note(number)
+    together = np.array(readings.net_all()).T.tolist()
+    assert [tuple(each) for each in together] == [row.net() for row in readings.rows]
 
 
 @given(loads, loads, st.floats(0, 1000), loads)
