@@ -21,7 +21,7 @@ FAST_S = 0.5
 connections fails at once, a client that leaves waited longer. Only Envoy before 1.37 ends such a stream without a word,
 later ones say 503."""
 HeadAnswer = tuple[dict[str, str], tuple[str, ...]]
-"""Headers to set, headers to remove."""
+"""Headers to set besides our mark, headers to remove."""
 
 
 class Exchange:
@@ -29,13 +29,14 @@ class Exchange:
 
     __slots__ = (
         "_bytes", "_desk", "_ended", "_failure", "_first_at", "_forward", "_forwarded_at", "_gap", "_last_at",
-        "_mapper", "_model", "_parser", "_parsers", "_pieces", "_reader", "_settled", "_sse", "_status", "books",
-        "received_at",
+        "_mapper", "_model", "_now", "_parser", "_parsers", "_pieces", "_reader", "_settled", "_sse", "_status",
+        "books", "received_at",
     )  # fmt: skip
 
     def __init__(self, desk: Desk) -> None:
         """A request's headers have arrived."""
-        self.received_at = desk.now()
+        self._now = desk.now
+        self.received_at = self._now()
         self.books: Books = desk.open(self.received_at)
         self._desk = desk
         self._parsers: Parsers = desk.parsers
@@ -92,7 +93,7 @@ class Exchange:
         return Asked(headers, metadata, path, parsed, len(body))
 
     def _forwarded(self, forward: Forward, body: bytes | None) -> Forward:
-        self._forwarded_at = self._desk.now()
+        self._forwarded_at = self._now()
         self._forward = forward
         if forward.model and body is not None:
             return replace(forward, body=set_model(body, forward.model))
@@ -108,18 +109,16 @@ class Exchange:
         self._status = _status(headers)
         self._ended = end
         if self._forward is None:
-            return _own_headers(), ()
+            return {}, ()
         if self._status >= 500:
             # Envoy's own 503 lacks the header that an engine's answer has.
             local = self._status == 503 and names.SERVICE_TIME not in headers
             self._failure = "connect" if local else "5xx"
         if not end:
             self._begin_reading(headers, self._forward.model)
-        # The client's name for the model has another length than the engine's.
-        stale = () if self._mapper is None else ("content-length",)
-        remove = (*stale, names.LOAD_REPORT) if self._reported(headers) else stale
         told = self.books.head(headers, metadata, self._failure)
-        return (_own_headers(told, self._forward), remove) if isinstance(told, dict) else self._head_later(told, remove)
+        remove = self._unwanted(headers)
+        return (self._with_own(told), remove) if isinstance(told, dict) else self._head_later(told, remove)
 
     def piece(self, body: bytes, end: bool) -> bytes:
         """A piece of the response; returns what the client gets."""
@@ -148,7 +147,7 @@ class Exchange:
             return {}
         self._settled = True
         silent = not self._status and self._forward is not None and cause != UNSEEN
-        if silent and self._desk.now() - self._forwarded_at < FAST_S:
+        if silent and self._now() - self._forwarded_at < FAST_S:
             self._failure = "missing"
         return self.books.settle(self._outcome(cause))
 
@@ -161,12 +160,20 @@ class Exchange:
         if model and self._model:
             self._mapper = ModelMapper(model, self._model, self._sse)
 
-    def _reported(self, headers: Headers) -> bool:
-        """The engine's load report, if we asked for one, is kept from the client."""
-        return self._desk.habits.load_report and bool(names.first(headers, (names.LOAD_REPORT,)))
+    def _unwanted(self, headers: Headers) -> tuple[str, ...]:
+        """What the client must not get: the length of a body whose name for the model changes, and the engine's load
+        report if we asked for one."""
+        stale = () if self._mapper is None else ("content-length",)
+        reported = self._desk.habits.load_report and names.first(headers, (names.LOAD_REPORT,))
+        return (*stale, names.LOAD_REPORT) if reported else stale
 
     async def _head_later(self, told: Awaitable[dict[str, str]], remove: tuple[str, ...]) -> HeadAnswer:
-        return _own_headers(await told, self._forward), remove
+        return self._with_own(await told), remove
+
+    def _with_own(self, told: dict[str, str]) -> dict[str, str]:
+        """What hooks told, and what was settled with the answer."""
+        own = None if self._forward is None else self._forward.response_headers
+        return {**told, **own} if own else told
 
     def _outcome(self, cause: str) -> Outcome:
         reader = self._reader
@@ -179,7 +186,7 @@ class Exchange:
             status=self._status,
             cause="natural" if natural else cause,
             ttft_s=None if self._first_at is None else self._first_at - self.received_at,
-            duration_s=self._desk.now() - self.received_at,
+            duration_s=self._now() - self.received_at,
             streamed=self._sse,
             response_bytes=self._bytes,
             failure=self._failure,
@@ -187,7 +194,7 @@ class Exchange:
         )
 
     def _observe_piece(self, size: int) -> None:
-        now = self._desk.now()
+        now = self._now()
         self._bytes += size
         self._pieces += 1
         if self._first_at is None:
@@ -199,16 +206,6 @@ class Exchange:
             self._gap = self.books.gaps()
             self._gap(now - self._last_at)
         self._last_at = now
-
-
-def _own_headers(told: dict[str, str] | None = None, forward: Forward | None = None) -> dict[str, str]:
-    """What the response gets: our mark, what hooks told, and what was settled with the answer."""
-    own = {"x-went-into-resp-headers": "true"}
-    if told:
-        own.update(told)
-    if forward is not None and forward.response_headers:
-        own.update(forward.response_headers)
-    return own
 
 
 def _status(headers: Headers) -> int:

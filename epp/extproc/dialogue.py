@@ -16,10 +16,10 @@ from google.protobuf.message import DecodeError
 from epp.desk import Desk
 from epp.exchange import Exchange, HeadAnswer
 from epp.extproc import replies, wire
+from epp.extproc.events import DONE, Event, Head, Pick, Piece
 from epp.extproc.faults import ProtocolError
 from epp.extproc.held import HeldBytes
-from epp.extproc.stream import Answers, End, Event, Head, Pick, Piece, State, Stream
-from epp.headers import Metadata
+from epp.extproc.stream import Answers, Stream
 from epp.rules import Forward
 from epp.types import UNSEEN, Evicted, Refused
 
@@ -42,12 +42,13 @@ class Dialogue:
 
     def receive(self, message: bytes) -> list[bytes] | Awaitable[list[bytes]]:
         """The messages to send, in order, or a coroutine for them. Raises ProtocolError; then close with an error."""
-        if self._exchange is None:
-            self._exchange = Exchange(self._desk)
-            if self._desk.evicts:
-                self._exchange.books.evicted = self._evict
-        elif self._stream.sends_on and (piece := wire.piece(message)) is not None:
-            return self._pass_on(self._exchange, piece)
+        exchange = self._exchange
+        if exchange is None:
+            exchange = self._begin()
+        elif self._stream.sends_on:
+            piece = wire.piece(message)
+            if piece is not None:
+                return self._pass_on(exchange, piece)
         try:
             read = wire.read(message)
         except DecodeError as error:
@@ -56,11 +57,7 @@ class Dialogue:
             event, answers = self._stream.receive(read)
             if event is None:
                 return answers
-            if isinstance(event, Pick):
-                forward = self._exchange.pick(event.headers, event.metadata, event.body, event.bodiless)
-                go = self._stream.forwarded if self._desk.habits.whole_response else self._forwarded_alone
-                return go(forward) if isinstance(forward, Forward) else self._later(forward, go)
-            return self._response(self._exchange, event)
+            return self._pick(exchange, event) if isinstance(event, Pick) else self._response(exchange, event)
         except Refused as refusal:
             return self._refuse(refusal)
 
@@ -71,7 +68,7 @@ class Dialogue:
     @property
     def over(self) -> bool:
         """True once nothing more will be said: the transport may end the stream."""
-        return self._stream.state is State.DONE
+        return self._stream.state is DONE
 
     def close(self, cause: str) -> None:
         """The stream is over, however that came: give everything back. `cause` counts unless the response was done."""
@@ -82,6 +79,21 @@ class Dialogue:
             self._wrapped = self._read = 0
         if self._exchange is not None:
             self._exchange.settle(cause)
+
+    def _begin(self) -> Exchange:
+        exchange = self._exchange = Exchange(self._desk)
+        if self._desk.evicts:
+            exchange.books.evicted = self._evict
+        return exchange
+
+    def _pick(self, exchange: Exchange, event: Pick) -> Answers | Awaitable[Answers]:
+        forward = exchange.pick(event.headers, event.metadata, event.body, event.bodiless)
+        return self._forwarded(forward) if isinstance(forward, Forward) else self._later(forward, self._forwarded)
+
+    def _forwarded(self, forward: Forward) -> Answers:
+        if self._desk.habits.whole_response:
+            return self._stream.forwarded(forward)
+        return self._forwarded_alone(forward)
 
     async def _later(self, told: Awaitable[Told], go: Callable[[Told], Answers | Awaitable[Answers]]) -> Answers:
         """`go` on once it is told."""
@@ -117,34 +129,33 @@ class Dialogue:
     def _pass_on(self, exchange: Exchange, piece: wire.Piece) -> Answers | Awaitable[Answers]:
         sent_on, body, end = piece
         mapped = exchange.piece(body, end)
-        if mapped is not body or len(sent_on) > replies.CHUNK_BYTES:
+        if mapped is body and len(sent_on) <= replies.CHUNK_BYTES:
+            self._wrapped += 1
+            answers = [replies.wrapping("response_body", len(sent_on)) + sent_on]
+        else:
             self._read += 1
-            return self._with_metadata(end, partial(self._stream.piece_seen, Piece(body, end), mapped))
-        self._wrapped += 1
-        answers = [replies.wrapping("response_body", len(sent_on)) + sent_on]
-        return self._with_metadata(end, partial(replies.with_metadata, answers)) if end else answers
+            answers = self._stream.piece_seen(body, mapped, end)
+        return self._last(exchange, answers) if end else answers
 
     def _response(self, exchange: Exchange, event: Event) -> Answers | Awaitable[Answers]:
-        match event:
-            case Head(headers, metadata, end):
-                told = exchange.head(headers, metadata, end)
-                if isinstance(told, tuple):
-                    return self._head_seen(end, told)
-                return self._later(told, partial(self._head_seen, end))
-            case Piece(body, end):
-                self._read += 1
-                mapped = exchange.piece(body, end)
-                return self._with_metadata(end, partial(self._stream.piece_seen, event, mapped))
-            case End():
-                return self._with_metadata(True, partial(self._stream.ended, exchange.trailers()))
-        return []
+        if isinstance(event, Head):
+            told = exchange.head(event.headers, event.metadata, event.end)
+            if isinstance(told, tuple):
+                return self._head_seen(event.end, told)
+            return self._later(told, partial(self._head_seen, event.end))
+        if isinstance(event, Piece):
+            self._read += 1
+            answers = self._stream.piece_seen(event.body, exchange.piece(event.body, event.end), event.end)
+            return self._last(exchange, answers) if event.end else answers
+        return self._last(exchange, self._stream.ended(exchange.trailers()))
 
     def _head_seen(self, end: bool, changes: HeadAnswer) -> Answers | Awaitable[Answers]:
-        return self._with_metadata(end, partial(self._stream.head_seen, *changes))
+        answers = [replies.response_headers(*changes)]
+        return answers if not end or self._exchange is None else self._last(self._exchange, answers)
 
-    def _with_metadata(self, end: bool, go: Callable[[Metadata], Answers]) -> Answers | Awaitable[Answers]:
-        """`go` on with what is told at the end of the request, if this is it."""
-        if not end or self._exchange is None:
-            return go({})
-        told = self._exchange.settle("natural")
-        return go(told) if isinstance(told, dict) else self._later(told, go)
+    def _last(self, exchange: Exchange, answers: Answers) -> Answers | Awaitable[Answers]:
+        """The answers, with what is told at the end of the request."""
+        told = exchange.settle("natural")
+        if isinstance(told, dict):
+            return replies.with_metadata(answers, told) if told else answers
+        return self._later(told, partial(replies.with_metadata, answers))

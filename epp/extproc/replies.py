@@ -7,10 +7,9 @@ is rare is left to protobuf.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Mapping
 from math import ceil
-from typing import Literal
+from typing import Final, Literal
 
 from envoy.config.core.v3.base_pb2 import HeaderValueOption
 from envoy.service.ext_proc.v3.external_processor_pb2 import (
@@ -25,10 +24,10 @@ from epp.headers import CONTROL, DESTINATION, DROPPED_REASON, Metadata
 from epp.rules import Forward
 from epp.types import Refused
 
-CHUNK_BYTES = 62_000
+CHUNK_BYTES: Final = 62_000
 """Largest streamed piece: some Envoy-based gateways refuse messages over 64 KiB."""
 BodyKind = Literal["request_body", "response_body"]
-KIND: dict[str, bytes] = {
+KIND: Final[dict[str, bytes]] = {
     "request_headers": b"\x0a",
     "response_headers": b"\x12",
     "request_body": b"\x1a",
@@ -37,18 +36,22 @@ KIND: dict[str, bytes] = {
     "response_trailers": b"\x32",
 }
 """First byte of a ProcessingResponse: which answer it is."""
-FIRST, SECOND, THIRD = b"\x0a", b"\x12", b"\x1a"
+FIRST: Final = b"\x0a"
+SECOND: Final = b"\x12"
+THIRD: Final = b"\x1a"
 """Length-delimited fields 1, 2, 3."""
+MOST_REMEMBERED: Final = 4096
 
-
-_SHORT = [bytes((n,)) for n in range(0x80)]
+_SHORT: Final = [bytes((n,)) for n in range(0x80)]
+_MORE: Final = [bytes((n | 0x80,)) for n in range(0x80)]
+"""A byte of a length that goes on, by its seven bits."""
 
 
 def _size(n: int) -> bytes:
     """A length as protobuf writes it."""
     if n < 0x80:
         return _SHORT[n]
-    return bytes((n & 0x7F | 0x80,)) + _size(n >> 7)
+    return _MORE[n & 0x7F] + (_SHORT[n >> 7] if n < 0x4000 else _size(n >> 7))
 
 
 def _field(tag: bytes, value: bytes) -> bytes:
@@ -57,30 +60,38 @@ def _field(tag: bytes, value: bytes) -> bytes:
 
 def routed_headers(forward: Forward, body_bytes: int) -> bytes:
     """The answer to the request's headers that sends it to its endpoint."""
-    routing = _routing(forward, body_bytes, b"")
-    return _field(KIND["request_headers"], _field(FIRST, routing)) + _destination_metadata(forward)
+    return _routed(KIND["request_headers"], forward, body_bytes, b"")
 
 
 def routed_body(forward: Forward, body_bytes: int) -> bytes:
     """The answer to a buffered body that sends the request to its endpoint."""
     changed = b"" if forward.body is None else _field(THIRD, _field(FIRST, forward.body))
-    routing = _routing(forward, body_bytes, changed)
-    return _field(KIND["request_body"], _field(FIRST, routing)) + _destination_metadata(forward)
+    return _routed(KIND["request_body"], forward, body_bytes, changed)
 
 
-_REMOVED = b"".join([_field(SECOND, name.encode()) for name in CONTROL])
-_CLEAR_ROUTE_CACHE = b"\x28\x01"
+_REMOVED: Final = b"".join([_field(SECOND, name.encode()) for name in CONTROL])
+_CLEAR_ROUTE_CACHE: Final = b"\x28\x01"
 """Lets routes that match on our headers take effect; it is honoured only with a mutation."""
 
 
-def _routing(forward: Forward, body_bytes: int, body_mutation: bytes) -> bytes:
-    """A CommonResponse."""
-    mutation = _destination_option(forward.destination)
-    if body_bytes and not forward.bodiless:
-        mutation += _content_length(body_bytes)
-    for name, value in forward.set_headers.items():
-        mutation += _option(name, value)
-    return _field(SECOND, mutation + _REMOVED) + body_mutation + _CLEAR_ROUTE_CACHE
+def _routed(kind: bytes, forward: Forward, body_bytes: int, body_mutation: bytes) -> bytes:
+    """A CommonResponse inside of its answer, and the destination once more, as metadata."""
+    destination = forward.destination
+    known = _destinations.get(destination)
+    option, metadata = _remember(destination) if known is None else known
+    length = _content_length(body_bytes) if body_bytes and not forward.bodiless else b""
+    others = forward.set_headers
+    ours = b"".join([_option(name, value) for name, value in others.items()]) if others else b""
+    if forward.metadata:
+        metadata = _with_destination(forward.metadata, destination)
+    mutation = len(option) + len(length) + len(ours) + len(_REMOVED)
+    mutation_size = _size(mutation)
+    inner = 1 + len(mutation_size) + mutation + len(body_mutation) + len(_CLEAR_ROUTE_CACHE)
+    inner_size = _size(inner)
+    return b"".join([
+        kind, _size(1 + len(inner_size) + inner), FIRST, inner_size, SECOND, mutation_size, option, length, ours,
+        _REMOVED, body_mutation, _CLEAR_ROUTE_CACHE, metadata,
+    ])  # fmt: skip
 
 
 def _option(name: str, value: str) -> bytes:
@@ -102,26 +113,25 @@ def _content_length(size: int) -> bytes:
     return b"\x0a%c\x0a%c\x0a\x0eContent-Length\x1a%c%b" % (n + 20, n + 18, n, digits)
 
 
-@lru_cache(4096)
-def _destination_option(destination: str) -> bytes:
-    return _option(DESTINATION, destination)
-
-
 def _printable(value: str) -> str:
     return "".join([char if char.isprintable() else " " for char in value])
 
 
-def _destination_metadata(forward: Forward) -> bytes:
+_destinations: Final[dict[str, tuple[bytes, bytes]]] = {}
+"""Destination → the entry of `set_headers` and the metadata that name it."""
+
+
+def _remember(destination: str) -> tuple[bytes, bytes]:
+    made = _option(DESTINATION, destination), _metadata({"envoy.lb": {DESTINATION: destination}})
+    if len(_destinations) >= MOST_REMEMBERED:
+        _destinations.clear()
+    _destinations[destination] = made
+    return made
+
+
+def _with_destination(metadata: Metadata, destination: str) -> bytes:
     """A plug-in that writes the namespace `envoy.lb` adds to it and can't take the destination away."""
-    if not forward.metadata:
-        return _destination_alone(forward.destination)
-    extra = forward.metadata.get("envoy.lb", {})
-    return _metadata({**forward.metadata, "envoy.lb": {**extra, DESTINATION: forward.destination}})
-
-
-@lru_cache(4096)
-def _destination_alone(destination: str) -> bytes:
-    return _metadata({"envoy.lb": {DESTINATION: destination}})
+    return _metadata({**metadata, "envoy.lb": {**metadata.get("envoy.lb", {}), DESTINATION: destination}})
 
 
 def _metadata(metadata: Metadata) -> bytes:
@@ -150,20 +160,32 @@ def pieces(kind: BodyKind, body: bytes, *, end: bool, even_empty: bool) -> list[
 
 def _piece(kind: BodyKind, body: bytes, end: bool) -> bytes:
     before = FIRST + _size(len(body)) if body else b""
-    after = b"\x10\x01" if end else b""
-    return b"".join((wrapping(kind, len(before) + len(body) + len(after)), before, body, after))
+    after = _ENDS if end else b""
+    return b"".join([wrapping(kind, len(before) + len(body) + len(after)), before, body, after])
 
 
-@lru_cache(4096)
+_ENDS: Final = b"\x10\x01"
+
+
+_wrappings: Final[dict[BodyKind, dict[int, bytes]]] = {"request_body": {}, "response_body": {}}
+
+
 def wrapping(kind: BodyKind, size: int) -> bytes:
     """What stands before a StreamedBodyResponse of so many bytes.
 
     Envoy's HttpBody has the same fields by the same numbers: put before its bytes, this sends a piece on.
     """
-    mutation = THIRD + _size(size)
-    changed = THIRD + _size(len(mutation) + size) + mutation
-    response = FIRST + _size(len(changed) + size) + changed
-    return KIND[kind] + _size(len(response) + size) + response
+    known = _wrappings[kind]
+    made = known.get(size)
+    if made is None:
+        mutation = THIRD + _size(size)
+        changed = THIRD + _size(len(mutation) + size) + mutation
+        response = FIRST + _size(len(changed) + size) + changed
+        made = KIND[kind] + _size(len(response) + size) + response
+        if len(known) >= MOST_REMEMBERED:
+            known.clear()
+        known[size] = made
+    return made
 
 
 def untouched(kind: Literal["request_headers", "request_body", "response_body"]) -> bytes:
@@ -182,10 +204,19 @@ def replaced_body(body: bytes, *, fixed: bool) -> bytes:
     return sent
 
 
-def response_headers(set_headers: Mapping[str, str], remove: Iterable[str]) -> bytes:
+def response_headers(set_headers: dict[str, str], remove: tuple[str, ...]) -> bytes:
+    """The answer to the response's headers: our mark on them, and what else is set and removed."""
+    return _MARKED if not set_headers and not remove else _response_headers({**MARK, **set_headers}, remove)
+
+
+def _response_headers(set_headers: dict[str, str], remove: tuple[str, ...]) -> bytes:
     set_fields = b"".join([_option(name, value) for name, value in set_headers.items()])
     removed = b"".join([_field(SECOND, name.encode()) for name in remove])
     return _field(KIND["response_headers"], _field(FIRST, _field(SECOND, set_fields + removed)))
+
+
+MARK: Final = {"x-went-into-resp-headers": "true"}
+_MARKED: Final = _response_headers(MARK, ())
 
 
 def trailers(kind: Literal["request_trailers", "response_trailers"]) -> bytes:

@@ -1,8 +1,8 @@
-"""One ext_proc stream as a state machine: a table, no I/O.
+"""One ext_proc stream as a state machine without I/O.
 
 `receive` turns Envoy's message into what must happen next: an event to act on (Pick, Head, Piece, End), or answers to
-send. Whoever drives it acts on the event and asks the stream for the answers (`forwarded`, `head_seen`, `piece_seen`,
-`ended`, `refused`), so that their shape and order follow the body mode Envoy announced. Rules:
+send. Whoever drives it acts on the event and asks the stream for the answers (`forwarded`, `piece_seen`, `ended`,
+`refused`), so that their shape and order follow the body mode Envoy announced. Rules:
 
 - The body modes come with the first message (`protocol_config`); absent means full duplex.
 - Full duplex: the headers' answer is held until the whole body is here and the endpoint chosen; then headers, pieces,
@@ -16,74 +16,41 @@ send. Whoever drives it acts on the event and asks the stream for the answers (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from enum import StrEnum
+from collections.abc import Mapping
+from typing import Final
 
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
-from msgspec import Struct
 
 from epp.extproc import replies
+from epp.extproc.events import (
+    BODY,
+    DONE,
+    FORWARDED,
+    PICKING,
+    RESPONSE,
+    START,
+    WATCHING,
+    End,
+    Event,
+    Head,
+    Pick,
+    Piece,
+    State,
+)  # fmt: skip
 from epp.extproc.faults import ProtocolError
 from epp.extproc.held import HeldBytes
-from epp.extproc.wire import Message
-from epp.headers import Headers, Metadata
+from epp.extproc.wire import NO_METADATA, Message, Received
+from epp.headers import Metadata
 from epp.rules import Forward
 from epp.types import Refused
 
-NONE = ProcessingMode.NONE
-STREAMED = ProcessingMode.STREAMED
-BUFFERED = ProcessingMode.BUFFERED
-BUFFERED_PARTIAL = ProcessingMode.BUFFERED_PARTIAL
-DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
-KNOWN_MODES = (NONE, STREAMED, BUFFERED, BUFFERED_PARTIAL, DUPLEX)
-
-
-class State(StrEnum):
-    """Where the stream is."""
-
-    START = "start"
-    BODY = "body"
-    """Collecting the request's body."""
-    PICKING = "picking"
-    """The request is complete; its answer is being decided."""
-    FORWARDED = "forwarded"
-    """The request is on its way; the response is awaited."""
-    RESPONSE = "response"
-    DONE = "done"
-    """Refused, or left: nothing more is said."""
-    WATCHING = "watching"
-    """Observability mode: nothing is answered."""
-
-
-class Pick(Struct, frozen=True):
-    """The request is complete: choose an endpoint. `body` is None where the mode does not show it or there is none."""
-
-    headers: Headers
-    metadata: Metadata
-    body: bytes | None
-    bodiless: bool
-
-
-class Head(Struct, frozen=True):
-    """The response's headers are here."""
-
-    headers: Headers
-    metadata: Metadata
-    end: bool
-
-
-class Piece(Struct, frozen=True):
-    """A piece of the response's body."""
-
-    body: bytes
-    end: bool
-
-
-class End(Struct, frozen=True):
-    """The response ended with trailers."""
-
-
-Event = Pick | Head | Piece | End | None
+NONE: Final[int] = ProcessingMode.NONE
+STREAMED: Final[int] = ProcessingMode.STREAMED
+BUFFERED: Final[int] = ProcessingMode.BUFFERED
+BUFFERED_PARTIAL: Final[int] = ProcessingMode.BUFFERED_PARTIAL
+DUPLEX: Final[int] = ProcessingMode.FULL_DUPLEX_STREAMED
+"""The body modes there are, 0 to 4."""
+NO_HEADERS: Final[Received] = {}
 Answers = list[bytes]
 """Messages on the wire."""
 
@@ -97,12 +64,12 @@ class Stream:
     )  # fmt: skip
 
     def __init__(self, held: HeldBytes) -> None:
-        self.state = State.START
+        self.state = START
         self._held = held
-        self._request_mode: int = DUPLEX
-        self._response_mode: int = DUPLEX
-        self._headers: Headers = {}
-        self._metadata: Metadata = {}
+        self._request_mode = DUPLEX
+        self._response_mode = DUPLEX
+        self._headers: Received = NO_HEADERS
+        self._metadata: Metadata = NO_METADATA
         self._body: list[bytes] = []
         self._bytes = 0
         self._owed = 0
@@ -114,77 +81,101 @@ class Stream:
 
     def receive(self, message: Message) -> tuple[Event, Answers]:
         """What `message` asks for, and answers that can go out at once. Raises ProtocolError or Refused(413, 503)."""
-        if message.observing and self.state is State.START:
-            self.state = State.WATCHING
-        if self.state in _DEAF:
+        if message.observing and self.state is START:
+            self.state = WATCHING
+        state, kind = self.state, message.kind
+        if state is DONE or state is WATCHING:
             return None, []
-        action = TABLE.get((self.state, message.kind))
-        if action is None:
-            raise ProtocolError(f"{message.kind or 'an empty message'} is not expected in state {self.state.value}")
-        return action(self, message)
+        if kind in ("request_body", "request_headers", "request_trailers"):
+            return self._on_request(state, message)
+        return self._on_response(state, message)
+
+    def _on_request(self, state: State, message: Message) -> tuple[Event, Answers]:
+        kind = message.kind
+        if kind == "request_headers":
+            if state is START:
+                return self._on_request_headers(message)
+        elif state is BODY:
+            return self._on_request_body(message) if kind == "request_body" else self._on_request_trailers()
+        elif state is PICKING:
+            return self._on_early_piece() if kind == "request_body" else self._on_early_trailers()
+        elif state is FORWARDED or state is RESPONSE:
+            return None, self._late_piece(message) if kind == "request_body" else [replies.trailers("request_trailers")]
+        raise _unexpected(state, message)
+
+    def _on_response(self, state: State, message: Message) -> tuple[Event, Answers]:
+        kind = message.kind
+        if kind == "response_headers":
+            return self._on_response_headers(message) if state is not RESPONSE else (None, [])
+        if state is RESPONSE:
+            if kind == "response_body":
+                return Piece(message.body, message.end), []
+            if kind == "response_trailers":
+                return End(), []
+        raise _unexpected(state, message)
 
     def forwarded(self, forward: Forward) -> Answers:
         """The answers that send the request on its way."""
-        sent = self._take_body() if forward.body is None else forward.body
-        self._body = []
-        self._headers, self._metadata = {}, {}
-        self.state = State.FORWARDED
-        if self._request_mode in {BUFFERED, BUFFERED_PARTIAL} and not forward.bodiless:
-            return self._owed_trailers([replies.routed_body(forward, len(sent))])
-        answers = [replies.routed_headers(forward, len(sent))]
-        if self._request_mode == DUPLEX and not forward.bodiless and not self._passing:
-            answers += replies.pieces("request_body", sent, end=not self._trailers, even_empty=not self._trailers)
-        answers += [replies.untouched("request_body") for _ in range(self._owed)]
-        self._owed = 0
+        body, bodiless = forward.body, forward.bodiless
+        if body is None:
+            body = self._take_body()
+        self._body.clear()
+        self._headers, self._metadata = NO_HEADERS, NO_METADATA
+        self.state = FORWARDED
+        mode = self._request_mode
+        if not bodiless and mode in (BUFFERED, BUFFERED_PARTIAL):
+            return self._owed_trailers([replies.routed_body(forward, len(body))])
+        answers = [replies.routed_headers(forward, len(body))]
+        if mode == DUPLEX and not bodiless and not self._passing:
+            last = not self._trailers
+            answers += replies.pieces("request_body", body, end=last, even_empty=last)
+        if self._owed:
+            answers += [replies.untouched("request_body") for _ in range(self._owed)]
+            self._owed = 0
         return self._owed_trailers(answers)
 
     def refused(self, refusal: Refused, headers: Mapping[str, str]) -> Answers:
         """The one answer that ends the request here; the stream is over."""
         self.close()
-        self.state = State.DONE
+        self.state = DONE
         return [replies.refused(refusal, headers)]
 
     def leave(self) -> bool:
         """After `forwarded`: say nothing more, the response goes by unseen. False where pieces still need answers."""
-        if self._passing or self._request_mode in {STREAMED, BUFFERED_PARTIAL}:
+        if self._passing or self._request_mode in (STREAMED, BUFFERED_PARTIAL):
             return False
         self.close()
-        self.state = State.DONE
+        self.state = DONE
         return True
 
     @property
     def sends_on(self) -> bool:
         """True while each piece of the response is answered with itself."""
-        return self.state is State.RESPONSE and self._response_mode == DUPLEX
+        return self.state is RESPONSE and self._response_mode == DUPLEX
 
-    def head_seen(self, set_headers: Mapping[str, str], remove: tuple[str, ...], metadata: Metadata) -> Answers:
-        """The answer to Head."""
-        return replies.with_metadata([replies.response_headers(set_headers, remove)], metadata)
-
-    def piece_seen(self, given: Piece, body: bytes, metadata: Metadata) -> Answers:
-        """The answer to Piece; `body` is what the client gets instead of its bytes."""
+    def piece_seen(self, given: bytes, body: bytes, end: bool) -> Answers:
+        """The answer to Piece; `body` is what the client gets instead of the bytes given."""
         if self._response_mode == DUPLEX:
-            answers = replies.pieces("response_body", body, end=given.end, even_empty=given.end or not given.body)
-        elif body == given.body:
-            answers = [replies.untouched("response_body")]
-        else:
-            answers = [replies.replaced_body(body, fixed=self._response_mode != STREAMED)]
-        return replies.with_metadata(answers, metadata)
+            return replies.pieces("response_body", body, end=end, even_empty=end or not given)
+        if body == given:
+            return [replies.untouched("response_body")]
+        return [replies.replaced_body(body, fixed=self._response_mode != STREAMED)]
 
-    def ended(self, rest: bytes, metadata: Metadata) -> Answers:
+    def ended(self, rest: bytes) -> Answers:
         """The answer to End; `rest` are body bytes held back until now."""
         held_back = rest if self._response_mode == DUPLEX else b""
         answers = replies.pieces("response_body", held_back, end=False, even_empty=False)
-        return replies.with_metadata([*answers, replies.trailers("response_trailers")], metadata)
+        answers.append(replies.trailers("response_trailers"))
+        return answers
 
     def sent(self) -> None:
         """The answers are with Envoy: a request on its way holds nothing any more."""
-        if self._bytes and (self.state is State.FORWARDED or self.state is State.RESPONSE):
+        if self._bytes and (self.state is FORWARDED or self.state is RESPONSE):
             self._release()
 
     def close(self) -> None:
         """Give back what is held. Further calls do nothing."""
-        self._body = []
+        self._body.clear()
         self._release()
 
     def _release(self) -> None:
@@ -202,24 +193,29 @@ class Stream:
         return answers
 
     def _complete(self, *, body: bool, bodiless: bool = False) -> tuple[Event, Answers]:
-        self.state = State.PICKING
-        whole = self._take_body() if body else None
-        self._body = [] if whole is None else [whole]
+        self.state = PICKING
+        whole: bytes | None = None
+        if body:
+            whole = self._take_body()
+            if len(self._body) > 1:
+                self._body = [whole]
+        else:
+            self._body.clear()
         return Pick(self._headers, self._metadata, whole, bodiless), []
 
     def _on_request_headers(self, message: Message) -> tuple[Event, Answers]:
         if message.modes is not None:
             self._request_mode, self._response_mode = message.modes
             for mode in message.modes:
-                if mode not in KNOWN_MODES:
+                if not NONE <= mode <= DUPLEX:
                     raise ProtocolError(f"body mode {mode} is not supported; use FULL_DUPLEX_STREAMED or BUFFERED")
         self._headers, self._metadata = message.headers, message.metadata
         if message.end:
             return self._complete(body=False, bodiless=True)
-        self._passing = "upgrade" in self._headers
-        if self._passing or self._request_mode in {NONE, STREAMED}:
+        self._passing = "upgrade" in message.headers
+        if self._passing or self._request_mode in (NONE, STREAMED):
             return self._complete(body=False)
-        self.state = State.BODY
+        self.state = BODY
         return None, [] if self._request_mode == DUPLEX else [replies.untouched("request_headers")]
 
     def _on_request_body(self, message: Message) -> tuple[Event, Answers]:
@@ -236,60 +232,29 @@ class Stream:
             return self._complete(body=False)
         return self._complete(body=True) if end or self._request_mode == BUFFERED else (None, [])
 
-    def _on_request_trailers(self, message: Message) -> tuple[Event, Answers]:
+    def _on_request_trailers(self) -> tuple[Event, Answers]:
         self._trailers = True
         return self._complete(body=True)
 
-    def _on_early_piece(self, message: Message) -> tuple[Event, Answers]:
+    def _on_early_piece(self) -> tuple[Event, Answers]:
         self._owed += self._request_mode == STREAMED
         return None, []
 
-    def _on_early_trailers(self, message: Message) -> tuple[Event, Answers]:
+    def _on_early_trailers(self) -> tuple[Event, Answers]:
         self._trailers = True
         return None, []
 
-    def _on_late_piece(self, message: Message) -> tuple[Event, Answers]:
+    def _late_piece(self, message: Message) -> Answers:
         if self._request_mode == DUPLEX and self._passing:
-            return None, replies.pieces("request_body", message.body, end=message.end, even_empty=True)
-        return None, [replies.untouched("request_body")] if self._request_mode == STREAMED else []
-
-    def _on_late_trailers(self, message: Message) -> tuple[Event, Answers]:
-        return None, [replies.trailers("request_trailers")]
+            return replies.pieces("request_body", message.body, end=message.end, even_empty=True)
+        return [replies.untouched("request_body")] if self._request_mode == STREAMED else []
 
     def _on_response_headers(self, message: Message) -> tuple[Event, Answers]:
         # Before the pick this is a local answer of the proxy: the request went nowhere.
         self.close()
-        self.state = State.RESPONSE
+        self.state = RESPONSE
         return Head(message.headers, message.metadata, message.end), []
 
-    def _on_response_body(self, message: Message) -> tuple[Event, Answers]:
-        return Piece(message.body, message.end), []
 
-    def _on_response_trailers(self, message: Message) -> tuple[Event, Answers]:
-        return End(), []
-
-    def _ignore(self, message: Message) -> tuple[Event, Answers]:
-        return None, []
-
-
-_DEAF = (State.DONE, State.WATCHING)
-Action = Callable[[Stream, Message], tuple[Event, Answers]]
-TABLE: dict[tuple[State, str | None], Action] = {
-    (State.START, "request_headers"): Stream._on_request_headers,
-    (State.START, "response_headers"): Stream._on_response_headers,
-    (State.BODY, "request_body"): Stream._on_request_body,
-    (State.BODY, "request_trailers"): Stream._on_request_trailers,
-    (State.BODY, "response_headers"): Stream._on_response_headers,
-    (State.PICKING, "request_body"): Stream._on_early_piece,
-    (State.PICKING, "request_trailers"): Stream._on_early_trailers,
-    (State.PICKING, "response_headers"): Stream._on_response_headers,
-    (State.FORWARDED, "request_body"): Stream._on_late_piece,
-    (State.FORWARDED, "request_trailers"): Stream._on_late_trailers,
-    (State.FORWARDED, "response_headers"): Stream._on_response_headers,
-    (State.RESPONSE, "request_body"): Stream._on_late_piece,
-    (State.RESPONSE, "request_trailers"): Stream._on_late_trailers,
-    (State.RESPONSE, "response_headers"): Stream._ignore,
-    (State.RESPONSE, "response_body"): Stream._on_response_body,
-    (State.RESPONSE, "response_trailers"): Stream._on_response_trailers,
-}
-"""(state, message) → what is done. A pair that is not here is a ProtocolError."""
+def _unexpected(state: State, message: Message) -> ProtocolError:
+    return ProtocolError(f"{message.kind or 'an empty message'} is not expected in state {state.value}")

@@ -7,31 +7,32 @@ Whatever looks unusual (another field, another order, a name of 128 bytes) is le
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from sys import intern
-from typing import Any
+from typing import Final
 
 from envoy.config.core.v3.base_pb2 import HeaderMap
-from envoy.config.core.v3.base_pb2 import Metadata as MetadataMessage
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
-from google.protobuf.message import DecodeError
-from google.protobuf.struct_pb2 import Struct, Value
-from msgspec import Struct as Record
 
-from epp.headers import Headers, Metadata
+from epp.extproc.metadata import Late, namespaces
+from epp.headers import Metadata
 
-REQUEST_HEADERS, RESPONSE_HEADERS, REQUEST_BODY, RESPONSE_BODY = 0x12, 0x1A, 0x22, 0x2A
+REQUEST_HEADERS: Final = 0x12
+RESPONSE_HEADERS: Final = 0x1A
+REQUEST_BODY: Final = 0x22
+RESPONSE_BODY: Final = 0x2A
 """First byte of a message: field number and wire type (length-delimited) of the one kind it is."""
-KINDS = {
+KINDS: Final[dict[int, str]] = {
     REQUEST_HEADERS: "request_headers",
     RESPONSE_HEADERS: "response_headers",
     REQUEST_BODY: "request_body",
     RESPONSE_BODY: "response_body",
 }
-METADATA, MODES = 0x42, 0x5A
-FIRST, RAW_VALUE = 0x0A, 0x1A
-EMPTY_METADATA = b"\x42\x00"
-_MODES: dict[bytes, tuple[int, int] | None] = {
+METADATA: Final = 0x42
+FIRST: Final = 0x0A
+RAW_VALUE: Final = 0x1A
+EMPTY_METADATA: Final = b"\x42\x00"
+LONGEST_MODES: Final = 8
+_MODES: Final[dict[bytes, tuple[int, int] | None]] = {
     EMPTY_METADATA + b"\x5a%c" % len(modes) + modes: (request, response)
     for request in range(5)
     for response in range(5)
@@ -39,27 +40,34 @@ _MODES: dict[bytes, tuple[int, int] | None] = {
 }
 _MODES[EMPTY_METADATA] = None
 """What stands after headers or a body where no metadata is forwarded → body modes of request and response."""
-RECURRING = frozenset({
+RECURRING: Final = frozenset({
     ":authority", ":method", ":path", ":scheme", ":status", "accept", "accept-encoding", "content-type", "server", "te",
     "transfer-encoding", "user-agent", "x-envoy-upstream-service-time", "x-forwarded-proto",
 })  # fmt: skip
 """Headers with few values, which are worth remembering whole; no secrets among them."""
-MOST_REMEMBERED = 4096
-LONGEST_REMEMBERED = 96
+MOST_REMEMBERED: Final = 4096
+LONGEST_REMEMBERED: Final = 96
+
+Received = dict[str, tuple[str, ...]]
+"""Headers, with lower-case names."""
+NO_METADATA: Final[Metadata] = {}
 
 
-class Message(Record, gc=False):
-    """One message of Envoy's; `kind` is the field's name, None if there is none."""
+class Message:
+    """One message of Envoy's; `kind` is the field's name, "" if there is none."""
 
-    kind: str | None
-    headers: Headers = {}
-    body: bytes = b""
-    end: bool = False
-    metadata: Metadata = {}
-    """Of filters, by namespace."""
-    modes: tuple[int, int] | None = None
-    """Body modes of request and response, on the first message of a stream."""
-    observing: bool = False
+    __slots__ = ("body", "end", "headers", "kind", "metadata", "modes", "observing")
+
+    def __init__(self, kind: str, headers: Received, body: bytes, end: bool) -> None:
+        self.kind = kind
+        self.headers = headers
+        self.body = body
+        self.end = end
+        self.metadata: Metadata = NO_METADATA
+        """Of filters, by namespace."""
+        self.modes: tuple[int, int] | None = None
+        """Body modes of request and response, on the first message of a stream."""
+        self.observing = False
 
 
 def read(wire: bytes) -> Message:
@@ -100,89 +108,118 @@ def piece(wire: bytes) -> Piece | None:
         start, stop = (2, 2 + size) if size < 0x80 else span(wire, 1)
         if stop != len(wire) and (wire[stop] != METADATA or span(wire, stop + 1)[1] != len(wire)):
             return None
-        found = _walked_body(wire, start, stop)
+        first, after, end = _walked_body(wire, start, stop)
     except IndexError:
         return None
-    return None if found is None else (wire[start:stop], wire[found[0] : found[1]], found[2])
+    return None if first < 0 else (wire[start:stop], wire[first:after], end)
 
 
 def _walked(wire: bytes) -> Message | None:
     kind = wire[0]
     start, stop = span(wire, 1)
-    if kind in {REQUEST_BODY, RESPONSE_BODY}:
-        found = _walked_body(wire, start, stop)
-        message = None if found is None else Message(KINDS[kind], {}, wire[found[0] : found[1]], found[2])
-    elif kind in {REQUEST_HEADERS, RESPONSE_HEADERS}:
-        message = _walked_headers(wire, start, stop)
+    if kind in (REQUEST_BODY, RESPONSE_BODY):
+        first, after, end = _walked_body(wire, start, stop)
+        if first < 0:
+            return None
+        message = Message(KINDS[kind], {}, wire[first:after], end)
+    elif kind in (REQUEST_HEADERS, RESPONSE_HEADERS):
+        headers: Received = {}
+        ended = _walked_headers(wire, start, stop, headers)
+        if ended < 0:
+            return None
+        message = Message(KINDS[kind], headers, b"", ended > 0)
     else:
         return None
-    if message is None or stop == len(wire):
-        return message
-    rest = wire[stop:]
-    if rest in _MODES:
+    return message if stop == len(wire) or _walked_rest(message, wire[stop:]) else None
+
+
+def _walked_rest(message: Message, rest: bytes) -> bool:
+    """What stands after the one field of a kind; False if it is unusual."""
+    if len(rest) <= LONGEST_MODES and rest in _MODES:
         message.modes = _MODES[rest]
-        return message
+        return True
     start, end = span(rest, 1)
-    if rest[0] != METADATA or (end < len(rest) and EMPTY_METADATA + rest[end:] not in _MODES):
-        return None
+    if rest[0] != METADATA or end > len(rest):
+        return False
+    if end < len(rest):
+        modes = EMPTY_METADATA + rest[end:]
+        if modes not in _MODES:
+            return False
+        message.modes = _MODES[modes]
     message.metadata = Late(rest[start:end])
-    message.modes = _MODES.get(EMPTY_METADATA + rest[end:])
-    return message if end <= len(rest) else None
+    return True
 
 
-def _walked_body(wire: bytes, start: int, stop: int) -> tuple[int, int, bool] | None:
-    """Beginning and end of the bytes, and whether they are the last."""
+def _walked_body(wire: bytes, start: int, stop: int) -> tuple[int, int, bool]:
+    """Beginning and end of the bytes, and whether they are the last; -1 if the message is unusual."""
     first, after = start, start
     if start < stop and wire[start] == FIRST:
         first, after = span(wire, start + 1)
     if after == stop:
         return first, after, False
-    return (first, after, True) if wire[after:stop] == b"\x10\x01" else None
+    if after + 2 == stop and wire[after] == 0x10 and wire[after + 1] == 0x01:
+        return first, after, True
+    return -1, 0, False
 
 
-def _walked_headers(wire: bytes, start: int, stop: int) -> Message | None:
+def _walked_headers(wire: bytes, start: int, stop: int, headers: Received) -> int:
+    """Fills `headers`. 1 if the stream ends with them, 0 if not, -1 if the message is unusual."""
     if start == stop or wire[start] != FIRST:
-        return None
+        return -1
     at, after = span(wire, start + 1)
-    end_of_stream = after != stop
-    if end_of_stream and wire[after:stop] != b"\x18\x01":
-        return None
-    headers: dict[str, tuple[str, ...]] = {}
+    if after != stop and wire[after:stop] != b"\x18\x01":
+        return -1
+    found = 0
     while at < after:
         # Right for entries below 128 bytes; a longer one is not among those remembered.
-        end = at + 2 + wire[at + 1]
+        start = at + 2
+        end = start + wire[at + 1]
         pair = _remembered.get(wire[at:end])
         if pair is None:
-            start, end = (at + 2, end) if wire[at + 1] < 0x80 else span(wire, at + 1)
-            pair = _pair(wire[at], wire[start:end])
+            if end - start >= 0x80:
+                start, end = span(wire, at + 1)
+            pair = _pair(wire, start, end) if wire[at] == FIRST and end <= after else None
             if pair is None:
-                return None
+                return -1
             if pair[0] in RECURRING:
                 _remember(wire[at:end], pair)
         name, value = pair
-        headers[name] = (*headers[name], *value) if name in headers else value
+        headers.setdefault(name, value)
+        found += 1
+        if len(headers) != found:
+            headers[name] = (*headers[name], *value)
+            found -= 1
         at = end
-    return Message(KINDS[wire[0]], headers, b"", end_of_stream) if at == after else None
+    if at != after:
+        return -1
+    return 0 if after == stop else 1
 
 
-_remembered: dict[bytes, tuple[str, tuple[str, ...]]] = {}
-_names: dict[bytes, str] = {}
+_remembered: Final[dict[bytes, tuple[str, tuple[str, ...]]]] = {}
+_names: Final[dict[bytes, str]] = {}
 
 
-def _pair(tag: int, entry: bytes) -> tuple[str, tuple[str, ...]] | None:
-    """Name and value of one header as Envoy writes it: `key`, then `raw_value`."""
-    split = 2 + entry[1]
-    if tag != FIRST or entry[0] != FIRST or split >= 0x82:
+def _pair(wire: bytes, start: int, end: int) -> tuple[str, tuple[str, ...]] | None:
+    """Name and value of one header as Envoy writes it: `key`, then `raw_value`. None if it is written otherwise."""
+    if start + 2 > end or wire[start] != FIRST:
         return None
-    name = _names.get(entry[2:split]) or _name(entry[2:split])
-    if split == len(entry):
+    split = start + 2 + wire[start + 1]
+    if split >= start + 0x82 or split > end:
+        return None
+    sent = wire[start + 2 : split]
+    name = _names.get(sent)
+    if name is None:
+        name = _name(sent)
+    if split == end:
         return name, ("",)
-    start = split + 2
-    if start + entry[split + 1] != len(entry) or entry[split + 1] >= 0x80:
-        start, end = span(entry, split + 1)
-        if end != len(entry):
-            return None
-    return (name, (entry[start:].decode("utf-8", "replace"),)) if entry[split] == RAW_VALUE else None
+    if wire[split] != RAW_VALUE or split + 2 > end:
+        return None
+    at = split + 2
+    if wire[split + 1] >= 0x80:
+        at, stop = span(wire, split + 1)
+    else:
+        stop = at + wire[split + 1]
+    return (name, (wire[at:stop].decode("utf-8", "replace"),)) if stop == end else None
 
 
 def _remember(entry: bytes, pair: tuple[str, tuple[str, ...]]) -> None:
@@ -201,40 +238,11 @@ def _name(sent: bytes) -> str:
     return name
 
 
-class Late(Mapping[str, Any]):
-    """Metadata that is decoded when somebody looks: on responses hardly anybody does.
-
-    What is no Metadata message is as if nothing had been forwarded.
-    """
-
-    __slots__ = ("_found", "_wire")
-
-    def __init__(self, wire: bytes) -> None:
-        self._wire = wire
-        self._found: Metadata | None = None
-
-    def _members(self) -> Metadata:
-        if self._found is None:
-            try:
-                self._found = _metadata(MetadataMessage.FromString(self._wire))
-            except DecodeError:
-                self._found = {}
-        return self._found
-
-    def __getitem__(self, name: str) -> Any:
-        return self._members()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._members())
-
-    def __len__(self) -> int:
-        return len(self._members())
-
-
 def _parsed(wire: bytes) -> Message:
     message = ProcessingRequest.FromString(wire)
-    kind = message.WhichOneof("request")
-    found = Message(kind, metadata=_metadata(message.metadata_context), observing=message.observability_mode)
+    kind = message.WhichOneof("request") or ""
+    found = Message(kind, {}, b"", False)
+    found.metadata, found.observing = namespaces(message.metadata_context), message.observability_mode
     if message.HasField("protocol_config"):
         config = message.protocol_config
         found.modes = (config.request_body_mode, config.response_body_mode)
@@ -247,30 +255,11 @@ def _parsed(wire: bytes) -> Message:
     return found
 
 
-def _headers(headers: HeaderMap) -> dict[str, tuple[str, ...]]:
+def _headers(headers: HeaderMap) -> Received:
     """Header name (lower-case) → all its values. Envoy fills `raw_value`; hand-made messages may fill `value`."""
-    found: dict[str, tuple[str, ...]] = {}
+    found: Received = {}
     for header in headers.headers:
         value = header.raw_value.decode("utf-8", "replace") if header.raw_value else header.value
         key = intern(header.key.lower())
         found[key] = (*found[key], value) if key in found else (value,)
     return found
-
-
-def _metadata(message: MetadataMessage) -> dict[str, dict[str, Any]]:
-    forwarded = message.filter_metadata
-    return {name: _members(forwarded[name]) for name in forwarded} if forwarded else {}
-
-
-def _members(struct: Struct) -> dict[str, Any]:  # JSON-like values
-    return {name: _member(value) for name, value in struct.fields.items()}
-
-
-def _member(value: Value) -> Any:
-    # protobuf's own conversion to JSON raises on a NaN, which another filter may well have computed.
-    kind = value.WhichOneof("kind")
-    if kind == "struct_value":
-        return _members(value.struct_value)
-    if kind == "list_value":
-        return [_member(one) for one in value.list_value.values]
-    return None if kind is None or kind == "null_value" else getattr(value, kind)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.extproc import replies, wire
+from epp.extproc.metadata import Late
 from epp.headers import CONTROL, DESTINATION
 from epp.rules import Forward
 from tests.transcripts import every
@@ -77,7 +78,7 @@ def test_a_message_cut_or_changed_anywhere_is_read_as_protobuf_reads_it_if_it_ca
 
 
 def test_metadata_that_is_no_metadata_is_as_if_it_were_not_there() -> None:
-    assert dict(wire.Late(b"\xff\xff")) == {}
+    assert dict(Late(b"\xff\xff")) == {}
 
 
 @pytest.mark.parametrize("end", [True, False])
@@ -141,6 +142,7 @@ def test_the_response_headers_answer_sets_removes_and_tells() -> None:
     [sent] = replies.with_metadata([replies.response_headers({"a": "é\n"}, ("b", "c"))], {"n": {"k": "v"}})
     answer = ProcessingResponse.FromString(sent)
     mutation = answer.response_headers.response.header_mutation
-    assert [(o.header.key, o.header.raw_value) for o in mutation.set_headers] == [("a", "é ".encode())]
+    set_headers = [(o.header.key, o.header.raw_value) for o in mutation.set_headers]
+    assert set_headers == [("x-went-into-resp-headers", b"true"), ("a", "é ".encode())]
     assert list(mutation.remove_headers) == ["b", "c"]
     assert answer.dynamic_metadata.fields["n"].struct_value["k"] == "v"
