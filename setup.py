@@ -28,6 +28,8 @@ COMPILED = (
     "epp/extproc/http2_connection.py",
     "epp/extproc/http2_control.py",
     "epp/extproc/http2_headers.py",
+    "epp/extproc/http2_hpack.py",
+    "epp/extproc/http2_hpack_tables.py",
     "epp/extproc/http2_limits.py",
     "epp/extproc/http2_protocol.py",
     "epp/extproc/http2_stream.py",

@@ -76,3 +76,11 @@ class Failed(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
+
+
+class Undecodable(Exception):
+    """A header block is no HPACK, or refers to what is not there. The table is not true any more."""
+
+
+class Oversized(Undecodable):
+    """The fields are longer than what is taken."""

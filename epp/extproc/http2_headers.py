@@ -3,39 +3,55 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import Final, final
 
-from hpack import Decoder, HPACKError, OversizedHeaderListError
-from hpack.table import HeaderTable
-
-from epp.extproc.http2_codes import Broken, Error, Status, StreamBroken
+from epp.extproc.http2_codes import Broken, Error, Oversized, Status, StreamBroken, Undecodable
+from epp.extproc.http2_hpack import Decoder, Field
 from epp.extproc.http2_wire import RESPONSE, http_refusal, trailers
 
-BLOCK_BYTES = LIST_BYTES = 16_384
+BLOCK_BYTES: Final = 16_384
+LIST_BYTES: Final = 16_384
 """Longest header block, and list (names, values and 32 bytes each): what gRPC's core allows too."""
-KEPT_BLOCKS = 64
+KEPT_BLOCKS: Final = 64
 NAME = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
 VALUE = re.compile(rb"(?:[^\x00\r\n\t ](?:[^\x00\r\n]*[^\x00\r\n\t ])?)?")
-PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority"})
 OF_A_CONNECTION = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
 TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-Fields = Iterable[tuple[bytes, bytes]]
+
+# Kinds of fields. Those that come first, and once, are greater than all others.
+MALFORMED: Final = -1
+PLAIN: Final = 1
+CONTENT_LENGTH: Final = 2
+CONTENT_TYPE: Final = 3
+GRPC_TIMEOUT: Final = 4
+METHOD: Final = 5
+SCHEME: Final = 6
+PATH: Final = 7
+AUTHORITY: Final = 8
+KINDS = {
+    b"content-length": CONTENT_LENGTH, b"content-type": CONTENT_TYPE, b"grpc-timeout": GRPC_TIMEOUT,
+    b":method": METHOD, b":scheme": SCHEME, b":path": PATH, b":authority": AUTHORITY,
+}  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@final
 class Opening:
-    """What a stream's first block asks for."""
+    """What a stream's first block asks for. `length`: the content-length, or -1.
 
-    path: str
-    timeout_s: float | None = None
-    length: int = -1
-    """The content-length, or -1."""
-    refusal: bytes = b""
-    """The block that answers it, if it is no gRPC call."""
+    `refusal`: the block that answers it, if it is no gRPC call.
+    """
+
+    __slots__ = ("length", "path", "refusal", "timeout_s")
+
+    def __init__(self, path: str, timeout_s: float | None, length: int, refusal: bytes) -> None:
+        self.path = path
+        self.timeout_s = timeout_s
+        self.length = length
+        self.refusal = refusal
 
 
+@final
 class HeaderReader:
     """Decodes the blocks of one connection, in order.
 
@@ -46,101 +62,108 @@ class HeaderReader:
     __slots__ = ("_decoder", "_known")
 
     def __init__(self) -> None:
-        self._decoder = Decoder(max_header_list_size=LIST_BYTES)
+        self._decoder = Decoder(LIST_BYTES)
         self._known: dict[bytes, Opening] = {}
 
     def opening(self, block: bytes) -> Opening:
         """Raises Broken, or StreamBroken for a block that could be decoded but is malformed."""
-        return self._known.get(block) or self._decoded(block, opening)
+        known = self._known.get(block)
+        if known is not None:
+            return known
+        before = self._decoder.changes
+        asked = opening(self._decoded(block))
+        if self._decoder.changes == before and len(self._known) < KEPT_BLOCKS:
+            self._known[block] = asked
+        return asked
 
     def trailers(self, block: bytes) -> None:
         """Raises as `opening` does; what trailers say does not matter."""
-        self._decoded(block, _no_pseudo)
+        for field in self._decoded(block):
+            if (field.kind or _look_at(field)) < 0:
+                raise _malformed(field)
+            if field.name.startswith(b":"):
+                raise StreamBroken(Error.PROTOCOL_ERROR, f"{field.name!r} among trailers")
 
     def skip(self, block: bytes) -> None:
         """For a stream that is gone: keeps the table true. Raises Broken."""
-        self._decoded(block, lambda _: None)
+        self._decoded(block)
 
-    def _decoded(self, block: bytes, read: Callable[[Fields], Opening | None]) -> Opening:
-        table = self._decoder.header_table
-        before = _state(table)
+    def _decoded(self, block: bytes) -> list[Field]:
+        before = self._decoder.changes
         try:
-            fields = self._decoder.decode(block, raw=True)
-        except OversizedHeaderListError:
+            fields = self._decoder.decode(block)
+        except Oversized:
             raise Broken(Error.ENHANCE_YOUR_CALM, f"headers are over {LIST_BYTES} bytes") from None
-        except (HPACKError, IndexError, ValueError) as error:
+        except Undecodable as error:
             raise Broken(Error.COMPRESSION_ERROR, f"can't decode headers: {error}") from None
-        after = _state(table)
-        changed = before[0] is not after[0] or before[1:] != after[1:]
-        if changed:
+        if self._decoder.changes != before and self._known:
             self._known.clear()
-        meant = read(fields) or _NOTHING
-        if not changed and read is opening and len(self._known) < KEPT_BLOCKS:
-            self._known[block] = meant
-        return meant
+        return fields
 
 
-_NOTHING = Opening("")
-
-
-def _state(table: HeaderTable) -> tuple[object, int, int]:
-    """Differs whenever the table does: each new entry comes first and is another object."""
-    entries = table.dynamic_entries
-    return entries[0] if entries else None, len(entries), table.maxsize
-
-
-def opening(fields: Fields) -> Opening:
+def opening(fields: list[Field]) -> Opening:
     """What the fields of a request ask for. Raises StreamBroken if they are malformed."""
-    pseudo: dict[bytes, bytes] = {}
-    plain: dict[bytes, bytes] = {}
-    for name, value in fields:
-        _valid(name, value)
-        if not name.startswith(b":"):
-            plain[name] = value
-        elif plain or name in pseudo or name not in PSEUDO:
-            raise _malformed(f"{name!r} is not expected here")
-        else:
-            pseudo[name] = value
-    if not pseudo.get(b":path") or b":method" not in pseudo or b":scheme" not in pseudo:
-        raise _malformed(":method, :scheme and :path must be there")
-    return _asked(pseudo, plain)
+    told: dict[int, bytes] = {}
+    plain = False
+    for field in fields:
+        kind = field.kind or _look_at(field)
+        if kind < 0:
+            raise _malformed(field)
+        if kind < METHOD:
+            plain = True
+        elif plain or kind in told:
+            raise StreamBroken(Error.PROTOCOL_ERROR, f"{field.name!r} is not expected here")
+        if kind > PLAIN:
+            told[kind] = field.value
+    if not told.get(PATH) or METHOD not in told or SCHEME not in told:
+        raise StreamBroken(Error.PROTOCOL_ERROR, ":method, :scheme and :path must be there")
+    return _asked(told)
 
 
-def _valid(name: bytes, value: bytes) -> None:
-    if not NAME.fullmatch(name) or name in OF_A_CONNECTION:
-        raise _malformed(f"no header may be named {name!r}")
-    if not VALUE.fullmatch(value) or (name == b"te" and value.lower() != b"trailers"):
-        raise _malformed(f"header {name!r} may not be {value!r}")
-
-
-def _no_pseudo(fields: Fields) -> None:
-    for name, value in fields:
-        _valid(name, value)
-        if name.startswith(b":"):
-            raise _malformed(f"{name!r} among trailers")
-
-
-def _malformed(why: str) -> StreamBroken:
-    return StreamBroken(Error.PROTOCOL_ERROR, why)
-
-
-def _asked(pseudo: dict[bytes, bytes], plain: dict[bytes, bytes]) -> Opening:
-    length = plain.get(b"content-length", b"")
+def _asked(told: dict[int, bytes]) -> Opening:
+    length = told.get(CONTENT_LENGTH, b"")
     if length and not (length.isdigit() and len(length) < 16):
-        raise _malformed("content-length is no number")
-    told, timeout_s = plain.get(b"grpc-timeout"), None
-    refusal = _refusal(pseudo[b":method"], plain.get(b"content-type", b""))
-    if told is not None and not refusal:
-        matched = TIMEOUT.fullmatch(told)
-        if matched:
-            timeout_s = int(matched[1]) * UNIT_S[matched[2]]
-        else:
-            refusal = RESPONSE + trailers(Status.INTERNAL, f"grpc-timeout {told.decode('latin1')!r} can't be read")
-    return Opening(pseudo[b":path"].decode("latin1"), timeout_s, int(length) if length else -1, refusal)
+        raise StreamBroken(Error.PROTOCOL_ERROR, "content-length is no number")
+    refusal = _refusal(told[METHOD], told.get(CONTENT_TYPE, b""))
+    asked = Opening(told[PATH].decode("latin1"), None, int(length) if length else -1, refusal)
+    timeout = told.get(GRPC_TIMEOUT)
+    if timeout is not None and not refusal:
+        _bound(asked, timeout)
+    return asked
+
+
+def _look_at(field: Field) -> int:
+    """The field's kind, which it keeps."""
+    name, value = field.name, field.value
+    kind = KINDS.get(name, 0)
+    if not kind:
+        kind = PLAIN if NAME.fullmatch(name) and name not in OF_A_CONNECTION else MALFORMED
+        if name.startswith(b":") or (name == b"te" and value.lower() != b"trailers"):
+            kind = MALFORMED
+    if not VALUE.fullmatch(value):
+        kind = MALFORMED
+    field.kind = kind
+    return kind
+
+
+def _malformed(field: Field) -> StreamBroken:
+    return StreamBroken(Error.PROTOCOL_ERROR, f"no header may be {field.name!r}: {field.value!r}")
+
+
+def _bound(asked: Opening, timeout: bytes) -> None:
+    """Read what the call's grpc-timeout tells."""
+    matched = TIMEOUT.fullmatch(timeout)
+    if matched:
+        asked.timeout_s = int(matched[1]) * UNIT_S[matched[2]]
+    else:
+        told = f"grpc-timeout {timeout.decode('latin1')!r} can't be read"
+        asked.refusal = RESPONSE + trailers(Status.INTERNAL, told)
 
 
 def _refusal(method: bytes, content_type: bytes) -> bytes:
     if method != b"POST":
         return http_refusal(405, "gRPC calls are POST requests")
+    if content_type == b"application/grpc":
+        return b""
     kind = content_type.partition(b";")[0].partition(b"+")[0].strip().lower()
     return b"" if kind == b"application/grpc" else http_refusal(415, "only content-type application/grpc is served")
