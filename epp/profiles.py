@@ -1,113 +1,83 @@
-"""Which profiles run for a request and what their results mean together; the whole decision as one generator.
+"""Which profiles run for a request and what their results mean together: the whole decision.
 
-`decide` yields only where a slow (async) signal is needed, so the common way never suspends.
+`decide` is a plain call; only where a slow (async) signal is needed does it leave the rest to a generator.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping
 from types import GeneratorType, NoneType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-from msgspec import Struct
 
-from epp.plugins import PASSED_ON, Plugin, shown
-from epp.scheduler import Bound, Context, Profile, checked_column, checked_mask, keys_at, run
-from epp.signals import ColumnOf, Provides
-from epp.types import Decision, Endpoints, Flaw, Mask, Refused, Request, Rows, Run, Step
+from epp.plan import Given, Measured, Setup, Slow
+from epp.plugins import PASSED_ON, shown
+from epp.scheduler import Bound, Context, checked_column, checked_mask, keys_at, run
+from epp.types import Decision, Flaw, Mask, Refused, Request, Rows, Run, Step
 
-PLAIN = (tuple, np.ndarray, float, NoneType)
+PLAIN: Final = (tuple, np.ndarray, float, NoneType)
 """What signals mostly answer, none of it awaitable."""
-Wait = Generator["Slow", Any, Decision]
+Wait = Generator[Slow, Any, Decision]
 """Yields slow signals, is sent their values (or None if late or failed), returns the decision."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """A signal ready to be computed: `outputs` are the keys its values go to, in the order it returns them."""
+def decide(setup: Setup, given: Given, columns: frozenset[str]) -> Decision | Wait:
+    """Decide where a request goes, as far as that needs no slow signal; what is to be waited for is a generator.
 
-    bound: Bound
-    provides: Provides
-    outputs: tuple[str, ...]
-    slots: tuple[tuple[str, object, bool], ...] = field(init=False, repr=False)
-    """Each key with its default and whether it is a column."""
-
-    def __post_init__(self) -> None:
-        defaults = [d.default if isinstance(d, ColumnOf) else d for d in self.provides.values.values()]
-        columns = [isinstance(d, ColumnOf) for d in self.provides.values.values()]
-        object.__setattr__(self, "slots", tuple(zip(self.outputs, defaults, columns, strict=True)))
-
-
-@dataclass(frozen=True, slots=True)
-class Slow:
-    """A signal that must be awaited, at most `timeout_ms`."""
-
-    name: str
-    value: Awaitable[Any]
-    timeout_ms: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Setup:
-    """A configuration, built: everything that decides. Immutable; a reload makes another one."""
-
-    plugins: Mapping[str, Plugin]
-    profiles: Mapping[str, Profile]
-    handler: Bound
-    primary: Callable[[Request, Mapping[str, Run]], str] | None
-    """The handler's own word on which run counts; None = the first that picked."""
-    signals: tuple[Measured, ...] = ()
-    """In an order in which each one's inputs come before it."""
-    screeners: tuple[Bound, ...] = ()
-    admitters: tuple[Bound, ...] = ()
-
-    @property
-    def columns(self) -> frozenset[str]:
-        """Keys of signals that are columns over the table."""
-        return frozenset(key for signal in self.signals for key, _, is_column in signal.slots if is_column)
-
-
-class Given(Struct, frozen=True):
-    """What a decision is made from besides the configuration."""
-
-    request: Request
-    endpoints: Endpoints
-    now: float
-    rng: np.random.Generator
-    clock: Callable[[], float]
-    subset: Mask | None = None
-    """True where the gateway's hint allows the endpoint; None = no hint."""
-    cooling: Mask | None = None
-    """True where an endpoint is left out for failing; None = nowhere."""
-    suspended: frozenset[str] = frozenset()
-
-
-def decide(setup: Setup, given: Given, columns: frozenset[str]) -> Wait:
-    """Decide where a request goes. Raises Refused, with the decision so far as its `decision`."""
-    decision = Decision(given.request.id, given.request.model, given.now, len(given.endpoints))
-    values: dict[str, Any] = {
-        "request": given.request,
-        "endpoints": given.endpoints,
-        "now": given.now,
-        "rng": given.rng,
-    }
-    context = Context(values, columns, None, decision, given.clock, given.suspended)
+    Raises Refused, with the decision so far as its `decision`; so does the generator.
+    """
+    context = _begun(given, columns)
     began = given.clock()
     try:
         _narrow(context, given)
-        yield from _measure(setup, context, given.endpoints)
-        _screen(setup, context)
-        _admit(setup, context)
-        _run_profiles(setup, context)
+        at = _measure(setup, context, 0)
+        if at < len(setup.signals):
+            return _decide_slowly(setup, context, at, began)
+        _choose(setup, context)
+    except Refused as refusal:
+        refusal.decision = context.decision
+        raise
+    finally:
+        context.decision.took_s = given.clock() - began
+    return context.decision
+
+
+def _decide_slowly(setup: Setup, context: Context, at: int, began: float) -> Wait:
+    """From the slow signal at `at`, whose answer is in the context, to the decision."""
+    signals, decision = setup.signals, context.decision
+    try:
+        while at < len(signals):
+            signal = signals[at]
+            answer = yield Slow(signal.bound.name, context.awaited, signal.provides.timeout_ms)
+            if answer is None:
+                decision.flaws.append(Flaw(signal.bound.name, "timeout"))
+            _store(signal, context, answer)
+            at = _measure(setup, context, at + 1)
+        _choose(setup, context)
     except Refused as refusal:
         refusal.decision = decision
         raise
     finally:
-        decision.took_s = given.clock() - began
+        decision.took_s = context.clock() - began
     return decision
+
+
+def _begun(given: Given, columns: frozenset[str]) -> Context:
+    request, endpoints, now = given.request, given.endpoints, given.now
+    decision = Decision(request.id, request.model, now, len(endpoints.records))
+    values: dict[str, Any] = {"request": request, "endpoints": endpoints, "now": now, "rng": given.rng}
+    return Context(values, columns, None, decision, given.clock, given.suspended)
+
+
+def _choose(setup: Setup, context: Context) -> None:
+    """Once all signals are known."""
+    if setup.screeners:
+        _screen(setup, context)
+    if setup.admitters:
+        _admit(setup, context)
+    _run_profiles(setup, context)
 
 
 def any_endpoint(given: Given) -> Decision:
@@ -145,22 +115,24 @@ def _narrow(context: Context, given: Given) -> None:
 
 
 def _keep(context: Context, allowed: Mask | None, message: str, by: str) -> None:
-    endpoints: Endpoints = context.values["endpoints"]
+    endpoints = context.endpoints
     rows: Rows | None = None if allowed is None or bool(allowed.all()) else np.flatnonzero(allowed)
     context.rows = rows
     if not (len(endpoints) if rows is None else len(rows)):
         raise Refused(503, message, "rejected-no-endpoints", by)
 
 
-def _measure(setup: Setup, context: Context, endpoints: Endpoints) -> Generator[Slow, Any, None]:
-    n = len(endpoints.records)
-    for signal in setup.signals:
+def _measure(setup: Setup, context: Context, at: int) -> int:
+    """Ask the signals from `at` on, up to one that must be awaited: its place, or how many signals there are."""
+    signals = setup.signals
+    for place in range(at, len(signals)):
+        signal = signals[place]
         answer = context.ask(signal.bound, "signal", context.values)
         if type(answer) not in PLAIN and _awaitable(answer):
-            answer = yield Slow(signal.bound.name, answer, signal.provides.timeout_ms)
-            if answer is None:
-                context.decision.flaws.append(Flaw(signal.bound.name, "timeout"))
-        _store(signal, context, answer, n)
+            context.awaited = answer
+            return place
+        _store(signal, context, answer)
+    return len(signals)
 
 
 def _awaitable(answer: Any) -> bool:
@@ -169,24 +141,23 @@ def _awaitable(answer: Any) -> bool:
     return (hasattr(kind, "__await__") or kind is GeneratorType) and inspect.isawaitable(answer)
 
 
-def _store(signal: Measured, context: Context, answer: Any, n: int) -> None:
+def _store(signal: Measured, context: Context, answer: Any) -> None:
     slots = signal.slots
+    n = len(context.endpoints.records)
     parts: tuple[Any, ...] = (answer,) if len(slots) == 1 else answer
     if answer is None or len(parts) != len(slots):
         parts = (None,) * len(slots)
     values, told = context.values, context.decision.signals
-    for (key, default, is_column), part in zip(slots, parts, strict=True):
+    for at, (key, default, is_column) in enumerate(slots):
         if is_column:
-            value = checked_column(context, signal.bound, part, default, n)
+            value = checked_column(context, signal.bound, parts[at], default, n)
         else:
-            value = default if answer is None else part
+            value = default if answer is None else parts[at]
         values[key] = told[key] = value
 
 
 def _screen(setup: Setup, context: Context) -> None:
     """Each screener sees the same candidates; what every one of them keeps is left."""
-    if not setup.screeners:
-        return
     values = context.narrowed(context.rows)
     records = values["endpoints"].records
     kept: Mask = np.ones(len(records), dtype=np.bool_)
@@ -195,14 +166,12 @@ def _screen(setup: Setup, context: Context) -> None:
         if mask is not None:
             context.decision.steps.append(Step(bound.name, keys_at(records, ~mask)))
             kept &= mask
-    allowed: Mask = np.zeros(len(context.values["endpoints"]), dtype=np.bool_)
+    allowed: Mask = np.zeros(len(context.endpoints), dtype=np.bool_)
     allowed[np.flatnonzero(kept) if context.rows is None else context.rows[kept]] = True
     _keep(context, allowed, "screeners eliminated all endpoint candidates", "screeners")
 
 
 def _admit(setup: Setup, context: Context) -> None:
-    if not setup.admitters:
-        return
     values = context.narrowed(context.rows)
     for bound in setup.admitters:
         refusal = context.ask(bound, "admitter", values)
@@ -215,7 +184,8 @@ def _run_profiles(setup: Setup, context: Context) -> None:
     """Run the profiles the handler names until it names none; the primary run's refusal is the request's."""
     decision = context.decision
     names = tuple(setup.profiles)
-    asked = {**context.values, "profiles": names, "runs": decision.runs}
+    asked = context.values.copy()
+    asked["profiles"], asked["runs"] = names, decision.runs
     for _ in range(len(names) + 1):
         wanted = _wanted(context, setup.handler, asked)
         for name in wanted:
@@ -235,7 +205,7 @@ def _run_profiles(setup: Setup, context: Context) -> None:
         )
 
 
-def _wanted(context: Context, handler: Bound, asked: Mapping[str, Any]) -> list[str]:
+def _wanted(context: Context, handler: Bound, asked: dict[str, Any]) -> list[str]:
     answer = context.ask(handler, "profile_handler", asked)
     if answer is None or (isinstance(answer, list | tuple) and all(isinstance(name, str) for name in answer)):
         return list(answer or ())

@@ -21,9 +21,10 @@ from epp.flow.admission import admit
 from epp.flow.saturation import Saturation
 from epp.headers import Metadata
 from epp.observe import Observer
+from epp.plan import Given
 from epp.pool.health import Health
 from epp.pool.table import Pool
-from epp.profiles import Given, Slow, Wait, any_endpoint, decide
+from epp.profiles import Wait, any_endpoint, decide
 from epp.rewrites import Steering
 from epp.rules import Asked, Forward, Habits, Rules
 from epp.suspension import SLOW_S, Suspensions, Worked, thread_worked
@@ -189,20 +190,19 @@ class Router:
         self._worked_before = self._worked()
         rules = account.rules
         given = self._given(account.request, asked.metadata)
-        waiting = decide(rules.setup, given, rules.columns)
-        try:
-            slow = next(waiting)
-        except StopIteration as done:
-            return self._decided(account, asked, done.value)
+        decision = decide(rules.setup, given, rules.columns)
+        if isinstance(decision, Decision):
+            return self._decided(account, asked, decision)
         if self.queueing is not None:
             # Or all who wait would follow it out of the queue before it is charged.
             account.hold(given.endpoints.records[int(given.endpoints.inflight.argmin())])
-        return self._decide_slowly(account, asked, waiting, slow)
+        return self._decide_slowly(account, asked, decision)
 
-    async def _decide_slowly(self, account: Account, asked: Asked, waiting: Wait, slow: Slow) -> Forward:
+    async def _decide_slowly(self, account: Account, asked: Asked, waiting: Wait) -> Forward:
         loop = asyncio.get_running_loop()
         end = loop.time() + self.habits.decision_timeout_s
         try:
+            slow = next(waiting)
             while True:
                 limit_s = min(slow.timeout_ms / 1000.0, end - loop.time())
                 answer = await settled(slow, limit_s, self.observer.hook_failed)

@@ -11,7 +11,7 @@ from epp.bodies.parsed import Parsed
 from epp.bodies.registry import Parsers
 from epp.headers import Headers, Metadata
 from epp.hooks import Hooks
-from epp.profiles import Setup
+from epp.plan import Setup
 from epp.types import Refused
 
 

@@ -5,30 +5,25 @@ A plug-in that raises or returns nonsense costs its own vote only; the run says 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isfinite
-from operator import itemgetter
-from typing import Any
+from typing import Any, Final, final
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct
 
 from epp.plugins import PASSED_ON, shown
 from epp.types import Ballot, Decision, Endpoint, Endpoints, Flaw, Refused, Rows, Run, Scores, Spent, Step
 
-FLOAT = np.dtype(np.float64)
-BOOL = np.dtype(np.bool_)
-NDARRAY = np.ndarray
-
-
-def _picking(keys: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-    if len(keys) > 1:
-        return itemgetter(*keys)
-    # With fewer than two keys an itemgetter gives no tuple.
-    key = keys[0] if keys else ""
-    return (lambda values: (values[key],)) if keys else lambda _: ()
+# What is looked up once here is not looked up in numpy for each request.
+FLOAT: Final = np.dtype(np.float64)
+BOOL: Final = np.dtype(np.bool_)
+ROW: Final = np.dtype(np.intp)
+NDARRAY: Final = np.ndarray
+EMPTY: Final = np.empty
+ADD_UP: Final = np.add.reduce
+NOBODY: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,11 +33,19 @@ class Bound:
     name: str
     call: Callable[..., Any]
     keys: tuple[str, ...]
-    arguments: Callable[[Mapping[str, Any]], tuple[Any, ...]] = field(init=False, repr=False)
-    """Picks the values out of all there are, in one step."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "arguments", _picking(self.keys))
+    def answer(self, values: dict[str, Any]) -> Any:  # whatever it returns
+        """Call it with its part of the values."""
+        keys, call = self.keys, self.call
+        n = len(keys)
+        # Spelled out, since a tuple of arguments costs as much as the call.
+        if n == 1:
+            return call(values[keys[0]])
+        if n == 2:
+            return call(values[keys[0]], values[keys[1]])
+        if n == 3:
+            return call(values[keys[0]], values[keys[1]], values[keys[2]])
+        return call(*[values[key] for key in keys])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,29 +66,45 @@ class Profile:
         object.__setattr__(self, "weights", np.array([[weight] for _, weight in self.scorers]).reshape(-1, 1))
 
 
-class Context(Struct, eq=False):
+@final
+class Context:
     """What one decision is made from. `values` holds request, endpoints, now, rng and every signal by key."""
 
-    values: dict[str, Any]  # each value has the type its reader declares
-    columns: frozenset[str]
-    """Keys of `values` that are columns over the table."""
-    rows: Rows | None
-    """Rows of the table that may be picked; None = all."""
-    decision: Decision
-    clock: Callable[[], float]
-    suspended: frozenset[str] = frozenset()
+    __slots__ = ("awaited", "clock", "columns", "decision", "endpoints", "rows", "suspended", "values")
+
+    def __init__(  # noqa: PLR0917 - fields of a record
+        self,
+        values: dict[str, Any],  # each value has the type its reader declares
+        columns: frozenset[str],
+        rows: Rows | None,
+        decision: Decision,
+        clock: Callable[[], float],
+        suspended: frozenset[str] = NOBODY,
+    ) -> None:
+        self.values = values
+        self.columns = columns
+        """Keys of `values` that are columns over the table."""
+        self.rows = rows
+        """Rows of the table that may be picked; None = all."""
+        self.decision = decision
+        self.clock = clock
+        self.suspended = suspended
+        self.endpoints: Endpoints = values["endpoints"]
+        self.awaited: Any = None
+        """What a slow signal answered, until that is awaited."""
 
     def narrowed(self, rows: Rows | None) -> dict[str, Any]:
         """The values as plug-ins see them when only `rows` are left."""
         if rows is None:
             return self.values
-        values = {**self.values, "endpoints": self.values["endpoints"].take(rows)}
+        values = self.values.copy()
+        values["endpoints"] = self.endpoints.take(rows)
         for key in self.columns:
             if key in values:
                 values[key] = values[key][rows]
         return values
 
-    def ask(self, bound: Bound, place: str, values: Mapping[str, Any]) -> Any:
+    def ask(self, bound: Bound, place: str, values: dict[str, Any]) -> Any:
         """The plug-in's answer; None if it is suspended or failed, noted in the decision."""
         decision = self.decision
         if self.suspended and bound.name in self.suspended:
@@ -94,7 +113,7 @@ class Context(Struct, eq=False):
         clock = self.clock
         began = clock()
         try:
-            answer = bound.call(*bound.arguments(values))
+            answer = bound.answer(values)
         except PASSED_ON:
             decision.spent.append(Spent(bound.name, place, clock() - began))
             raise
@@ -108,17 +127,17 @@ class Context(Struct, eq=False):
 def run(profile: Profile, context: Context) -> Run:
     """Who is left, who voted how and who is picked; a run that leaves nobody says so in `refused`."""
     result = Run(profile.name)
-    rows = result.rows = _filter(profile, context, result)
+    rows = result.rows = _filter(profile, context, result) if profile.filters else context.rows
     values = context.narrowed(rows)
     endpoints: Endpoints = values["endpoints"]
-    result.candidates = endpoints.records
-    if not len(endpoints):
+    candidates = result.candidates = endpoints.records
+    if not candidates:
         by = result.steps[-1].by if result.steps else profile.name
         result.refused = Refused(429, "no endpoints available for the given request", "rejected-saturated", by)
         return result
     result.totals = _vote(profile, context, values, result)
     chosen = _pick(profile, context, values, result.totals)
-    result.picked = tuple([result.candidates[row] for row in chosen])
+    result.picked = tuple([candidates[row] for row in chosen])
     result.picked_rows = tuple(chosen if rows is None else rows[chosen].tolist())
     return result
 
@@ -148,7 +167,7 @@ def checked_mask(context: Context, bound: Bound, mask: Any, n: int) -> Any:
     """The mask, or None if it is not one of shape (n,)."""
     if mask is None:
         return None
-    if not isinstance(mask, np.ndarray) or mask.dtype != BOOL or mask.shape != (n,):
+    if not isinstance(mask, NDARRAY) or mask.dtype != BOOL or mask.shape != (n,):
         context.decision.flaws.append(Flaw(bound.name, "shape", f"wanted a boolean mask of shape ({n},)"))
         return None
     return mask
@@ -171,15 +190,15 @@ def checked_column(context: Context, bound: Bound, values: Any, default: Any, n:
     return shared
 
 
-def _vote(profile: Profile, context: Context, values: Mapping[str, Any], result: Run) -> Scores:
+def _vote(profile: Profile, context: Context, values: dict[str, Any], result: Run) -> Scores:
     n, voters, weights = len(result.candidates), profile.voters, profile.weights
-    table = np.empty((len(voters) + 1, n))
-    absent = []
-    ask = context.ask
+    table = EMPTY((len(voters) + 1, n))
+    shape = (n,)
+    absent: list[int] = []
     for row, (bound, _) in enumerate(profile.scorers):
-        scores = ask(bound, "scorer", values)
+        scores = context.ask(bound, "scorer", values)
         # `_is_vote` alone says no, and why; the first test spares nearly all votes its call.
-        if (type(scores) is NDARRAY and scores.dtype is FLOAT and scores.shape == (n,)) or _is_vote(
+        if (type(scores) is NDARRAY and scores.dtype is FLOAT and scores.shape == shape) or _is_vote(
             context, bound, scores, n
         ):
             table[row] = scores
@@ -193,7 +212,7 @@ def _vote(profile: Profile, context: Context, values: Mapping[str, Any], result:
     if not _in_range(votes):
         for row, (by, _) in enumerate(voters):
             votes[row] = _clamped(context, by, votes[row])
-    np.add.reduce(votes * weights, axis=0, out=totals)
+    ADD_UP(votes * weights, axis=0, out=totals)
     result.votes = Ballot(voters, table)
     return totals
 
@@ -222,19 +241,25 @@ def _clamped(context: Context, by: str, scores: Scores) -> Scores:
     return clamped
 
 
-def _are_rows(answer: Any) -> bool:
-    return isinstance(answer, np.ndarray) and answer.ndim == 1 and answer.dtype.kind == "i"
-
-
-def _pick(profile: Profile, context: Context, values: Mapping[str, Any], totals: Scores) -> list[int]:
-    answer = context.ask(profile.picker, "picker", {**values, "scores": totals})
-    try:
-        chosen = answer.tolist() if _are_rows(answer) else [int(row) for row in answer]
-    except PASSED_ON:
-        raise
-    except BaseException:  # noqa: BLE001 - a picker may answer lazily, or with what is no row
-        chosen = []
+def _pick(profile: Profile, context: Context, values: dict[str, Any], totals: Scores) -> list[int]:
+    values = values.copy()
+    values["scores"] = totals
+    answer = context.ask(profile.picker, "picker", values)
+    chosen = _rows_of(answer)
     if chosen and min(chosen) >= 0 and max(chosen) < len(totals) and len(set(chosen)) == len(chosen):
         return chosen
     context.decision.flaws.append(Flaw(profile.picker.name, "rows", "the highest total was taken instead"))
     return [int(totals.argmax())]
+
+
+def _rows_of(answer: Any) -> list[int]:
+    """The rows a picker named; none if it named anything else."""
+    try:
+        if isinstance(answer, NDARRAY) and answer.ndim == 1 and (answer.dtype is ROW or answer.dtype.kind == "i"):
+            rows: list[int] = answer.tolist()
+            return rows
+        return [int(row) for row in answer]
+    except PASSED_ON:
+        raise
+    except BaseException:  # noqa: BLE001 - a picker may answer lazily, or with what is no row
+        return []

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from epp.plan import Slow
 from epp.plugins import PASSED_ON
-from epp.profiles import Slow
 
 
 async def settled(slow: Slow, limit_s: float, failed: Callable[[str, BaseException], None]) -> Any:

@@ -16,11 +16,11 @@ from epp.bodies.parsed import Headers, Parsed, ResponseReader
 from epp.exchange import Exchange
 from epp.hooks import Hooks
 from epp.observe import Trace
+from epp.plan import Setup
 from epp.plugins import Plugin
 from epp.pool.health import Health
 from epp.pool.ledger import Ledger
 from epp.pool.table import Pool
-from epp.profiles import Setup
 from epp.route import Router
 from epp.rules import Forward, Habits, Rules
 from epp.types import Change, Decision, Endpoint, Outcome, Prompt, Reading, Refused, Request, Spent, Usage

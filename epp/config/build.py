@@ -24,8 +24,8 @@ from epp.config.wiring import Use, Wires, provided, wire
 from epp.feeds.file import FileDiscovery
 from epp.flow.rehearsal import rehearse
 from epp.flow.settings import FlowRules
+from epp.plan import Setup
 from epp.plugins import HOOKS, Catalogue, Plugin
-from epp.profiles import Setup
 from epp.scheduler import Bound, Profile
 from epp.settings import PluginError
 from epp.testing import check

@@ -9,8 +9,8 @@ from typing import Any
 
 from epp.config.errors import ConfigError, choices
 from epp.config.roster import Entry, Roster
+from epp.plan import Measured
 from epp.plugins import GIVEN, GIVEN_ONLY, Catalogue, Plugin, PluginType
-from epp.profiles import Measured
 from epp.scheduler import Bound
 from epp.settings import PluginError
 from epp.signals import Provides

@@ -53,7 +53,7 @@ class Saturation:
         if detector is None:
             return np.zeros(len(endpoints))
         try:
-            each = detector.call(*detector.arguments({"endpoints": endpoints, "now": endpoints.now}))
+            each = detector.answer({"endpoints": endpoints, "now": endpoints.now})
             if _is_column(each, len(endpoints)):
                 return each  # type: ignore[no-any-return]  # it is a column: that was just looked at
             error: BaseException = ValueError(f"wanted finite numbers, none below 0, of shape ({len(endpoints)},)")

@@ -7,6 +7,8 @@ import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
+from inspect import getmembers_static
+from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,11 @@ from epp.extproc.held import HeldBytes
 from epp.hooks import Hooks
 from epp.observe import Trace
 from epp.pickers import max_score_picker
+from epp.plan import Setup
 from epp.plugins import Plugin, PluginType
 from epp.pool.health import Health
 from epp.pool.table import Pool
 from epp.profile_handlers import single_profile_handler
-from epp.profiles import Setup
 from epp.route import Router
 from epp.rules import Habits, Rules
 from epp.scheduler import Bound, Profile
@@ -82,6 +84,10 @@ class Notes:
         return [what for name, what in self.heard if name == kind]
 
 
+COMPUTED = {"margin", "run"}
+"""What a Decision or Run works out when asked; in a compiled class nothing tells it from what is held."""
+
+
 class Clock:
     """Seconds, moved by hand."""
 
@@ -97,6 +103,13 @@ def setup(**parts: Any) -> Setup:
     profile = Profile("default", (), ((scorer, 1.0),), Bound("picker", max_score_picker, ("scores", "rng")))
     handler = Bound("handler", single_profile_handler, ("request", "profiles", "runs"))
     return Setup(**{"plugins": {}, "profiles": {"default": profile}, "handler": handler, "primary": None, **parts})
+
+
+def fields(record: type) -> list[str]:
+    """What its instances hold, compiled or not."""
+    kinds = (MemberDescriptorType, GetSetDescriptorType)
+    found = [name for name, member in getmembers_static(record) if isinstance(member, kinds)]
+    return [name for name in found if name not in COMPUTED]
 
 
 def hooked(instance: object, name: str = "hooked") -> Plugin:

@@ -15,8 +15,8 @@ from epp.admission import Queueing
 from epp.extproc.dialogue import Dialogue
 from epp.flow.control import FlowControl
 from epp.flow.settings import BandRules, FlowRules
+from epp.plan import Measured, Setup
 from epp.plugins import Plugin, PluginType
-from epp.profiles import Measured, Setup
 from epp.rewrites import Steering
 from epp.scheduler import Bound
 from epp.signals import Provides, column

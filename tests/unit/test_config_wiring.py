@@ -7,7 +7,8 @@ import pytest
 
 from epp import Decision
 from epp.config import Built, ConfigError
-from epp.profiles import Given, decide
+from epp.plan import Given
+from epp.profiles import decide
 from epp.testing import endpoints, request
 from tests.config_kit import made, perhaps_by_heat
 
@@ -15,10 +16,8 @@ from tests.config_kit import made, perhaps_by_heat
 def decided(built: Built) -> Decision:
     """A decision over two endpoints."""
     given = Given(request(), endpoints(waiting=[0, 9]), 0.0, np.random.default_rng(1), lambda: 0.0)
-    steps = decide(built.setup, given, built.setup.columns)
-    with pytest.raises(StopIteration) as done:
-        next(steps)
-    decision: Decision = done.value.value
+    decision = decide(built.setup, given, built.setup.columns)
+    assert isinstance(decision, Decision)
     return decision
 
 

@@ -7,6 +7,8 @@ from epp.obs.decisions import Decisions, view
 from epp.testing import endpoints
 from epp.types import Decision, Flaw, Prompt, Refused, Request, Run, Spent, Step, Vote
 
+from .kit import fields
+
 EDGES = endpoints(waiting=[0, 0, 0]).records
 
 
@@ -155,11 +157,11 @@ def test_every_field_but_signals_is_kept() -> None:
     made.signals["cached_blocks"] = np.zeros(3)
     kept.record(request(), made)
     slim = kept.latest(1)[0].decision
-    same = [name for name in Decision.__struct_fields__ if name not in {"signals", "runs"}]
+    same = [name for name in fields(Decision) if name not in {"signals", "runs"}]
     assert [getattr(slim, name) for name in same] == [getattr(made, name) for name in same]
     assert slim.signals == {}
     run, before = slim.runs["default"], made.runs["default"]
-    same = [name for name in Run.__struct_fields__ if name not in {"votes", "totals"}]
+    same = [name for name in fields(Run) if name not in {"votes", "totals"}]
     assert [getattr(run, name) for name in same] == [getattr(before, name) for name in same]
     assert [vote.scores.dtype for vote in run.votes] == [np.float32, np.float32]
 

@@ -16,7 +16,7 @@ from epp.account import Account
 from epp.bodies import Parsers
 from epp.bodies.openai import OpenAIParser
 from epp.extproc.faults import ProtocolError
-from epp.profiles import Measured
+from epp.plan import Measured
 from epp.scheduler import Bound
 from epp.signals import Provides, column
 from epp.suspension import Worked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from epp import testing
 from epp.pickers import max_score_picker
+from epp.plan import Given, Measured, Setup
 from epp.profile_handlers import header_profile_handler
-from epp.profiles import Given, Measured, Setup, Slow, any_endpoint, decide
+from epp.profiles import any_endpoint, decide
 from epp.scheduler import Bound, Context, Profile, run
 from epp.signals import Provides, column
 from epp.types import Decision, Endpoints, Mask, Refused, Request, Run, Scores
@@ -186,15 +187,10 @@ def inputs(n: int = 3, **more: Any) -> Given:
     )
 
 
-def finished(waiting: Generator[Slow, Any, Decision]) -> Decision:
-    with pytest.raises(StopIteration) as done:
-        next(waiting)
-    decision: Decision = done.value.value
-    return decision
-
-
 def decided(made: Setup, given_: Given) -> Decision:
-    return finished(decide(made, given_, made.columns))
+    decision = decide(made, given_, made.columns)
+    assert isinstance(decision, Decision)
+    return decision
 
 
 def mask(*values: int) -> Mask:
@@ -275,6 +271,7 @@ async def later() -> np.ndarray[Any, Any]:
 def test_a_slow_signal_suspends_the_decision_until_its_value_is_sent(sent: Any, flaws: Any, votes: Any) -> None:
     made = setup(reader("x"), signals=(signal_of("x", later(), column()),))
     waiting = decide(made, inputs(), made.columns)
+    assert not isinstance(waiting, Decision)
     slow = next(waiting)
     slow.value.close()  # type: ignore[attr-defined]  # a coroutine
     with pytest.raises(StopIteration) as done:

@@ -15,7 +15,7 @@ from sim.simulation import Result, Scene, simulate
 from sim.types import EngineSettings, Speed
 from sim.workload import Arrival, Chat
 
-from .kit import setup
+from .kit import hooked, setup
 
 CONFIG = Path(__file__).parents[2] / "config"
 SEATS = EngineSettings(
@@ -91,11 +91,11 @@ def test_a_vote_that_did_not_count_is_told() -> None:
 def test_adapters_are_the_model_that_is_asked_for() -> None:
     seen = []
 
-    class Hooked(Hooks):
-        def arrived(self, request: Request, failed: object) -> None:
+    class Spy:
+        def arrived(self, request: Request) -> None:
             seen.append((request.model, request.id))
 
-    made = replace(rules(setup(), ()), hooks=Hooked())
+    made = replace(rules(setup(), ()), hooks=Hooks([hooked(Spy())]))
     simulate(made, SCENE, iter([one(lora="a"), one()]))
     assert seen == [("a", "1"), ("simulated", "2")]
 

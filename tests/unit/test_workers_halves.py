@@ -11,12 +11,22 @@ import pytest
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
 
 from epp.account import Account
-from epp.profiles import Measured
+from epp.plan import Measured
 from epp.scheduler import Bound
 from epp.signals import Provides
 from epp.types import Decision, Media, Outcome, Refused, Request
 
-from .kit import World, bodies, request_body, request_headers, response_body, response_headers, set_headers, setup
+from .kit import (
+    World,
+    bodies,
+    fields,
+    request_body,
+    request_headers,
+    response_body,
+    response_headers,
+    set_headers,
+    setup,
+)
 from .workers_kit import Pair, pair
 
 PROMPT = json.dumps({"model": "m", "prompt": "Once upon a time", "max_tokens": 4}).encode()
@@ -90,7 +100,7 @@ def test_plug_ins_see_the_same_request() -> None:
     told(story, world)
     there, here = hooks.requests
     seen = [
-        {name: getattr(request, name) for name in Request.__struct_fields__ if name not in {"prompts", "received_at"}}
+        {name: getattr(request, name) for name in fields(Request) if name not in {"prompts", "received_at"}}
         for request in (there, here)
     ]
     assert seen[0] == seen[1]

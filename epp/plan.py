@@ -1,0 +1,88 @@
+"""What a decision is made by, a configuration that is built, and what each one is given besides."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+
+from epp.plugins import Plugin
+from epp.scheduler import NOBODY, Bound, Profile
+from epp.signals import ColumnOf, Provides
+from epp.types import Endpoints, Mask, Request, Run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """A signal ready to be computed: `outputs` are the keys its values go to, in the order it returns them."""
+
+    bound: Bound
+    provides: Provides
+    outputs: tuple[str, ...]
+    slots: tuple[tuple[str, object, bool], ...] = field(init=False, repr=False)
+    """Each key with its default and whether it is a column."""
+
+    def __post_init__(self) -> None:
+        defaults = [d.default if isinstance(d, ColumnOf) else d for d in self.provides.values.values()]
+        columns = [isinstance(d, ColumnOf) for d in self.provides.values.values()]
+        object.__setattr__(self, "slots", tuple(zip(self.outputs, defaults, columns, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """A signal that must be awaited, at most `timeout_ms`."""
+
+    name: str
+    value: Awaitable[Any]
+    timeout_ms: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Setup:
+    """A configuration, built: everything that decides. Immutable; a reload makes another one."""
+
+    plugins: Mapping[str, Plugin]
+    profiles: Mapping[str, Profile]
+    handler: Bound
+    primary: Callable[[Request, Mapping[str, Run]], str] | None
+    """The handler's own word on which run counts; None = the first that picked."""
+    signals: tuple[Measured, ...] = ()
+    """In an order in which each one's inputs come before it."""
+    screeners: tuple[Bound, ...] = ()
+    admitters: tuple[Bound, ...] = ()
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Keys of signals that are columns over the table."""
+        return frozenset(key for signal in self.signals for key, _, is_column in signal.slots if is_column)
+
+
+@final
+class Given:
+    """What a decision is made from besides the configuration."""
+
+    __slots__ = ("clock", "cooling", "endpoints", "now", "request", "rng", "subset", "suspended")
+
+    def __init__(  # noqa: PLR0917 - fields of a record
+        self,
+        request: Request,
+        endpoints: Endpoints,
+        now: float,
+        rng: np.random.Generator,
+        clock: Callable[[], float],
+        subset: Mask | None = None,
+        cooling: Mask | None = None,
+        suspended: frozenset[str] = NOBODY,
+    ) -> None:
+        self.request = request
+        self.endpoints = endpoints
+        self.now = now
+        self.rng = rng
+        self.clock = clock
+        self.subset = subset
+        """True where the gateway's hint allows the endpoint; None = no hint."""
+        self.cooling = cooling
+        """True where an endpoint is left out for failing; None = nowhere."""
+        self.suspended = suspended
