@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-MAX_LINE_BYTES = 1 << 20
+from typing import Final
+
+MAX_LINE_BYTES: Final = 1 << 20
 """A longer line is passed on in parts and not read: no event worth reading comes near, and memory stays bounded."""
 
 Cut = tuple[bytes, bool]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from epp.bodies.jsonbody import MALFORMED
 from epp.bodies.lines import MAX_LINE_BYTES, Lines, event_text
@@ -12,7 +12,7 @@ from epp.bodies.parsed import ResponseReader
 from epp.bodies.usage_shapes import ANSWER, BODY, EVENT, Block
 from epp.types import Usage
 
-MAX_BODY_BYTES = 8 << 20
+MAX_BODY_BYTES: Final = 8 << 20
 """A longer JSON body is not kept and so not read."""
 
 
@@ -64,7 +64,7 @@ def merged(known: Usage | None, block: Block) -> Usage | None:
         return known
     was = known or Usage()
     cached = _cached(block)
-    total = _count(block, "total_tokens") if prompt and completion else None
+    total = _whole(block.get("total_tokens")) if prompt and completion else None
     prompt = prompt or was.prompt_tokens
     completion = completion or was.completion_tokens
     return Usage(prompt, completion, total or prompt + completion, was.cached_tokens if cached is None else cached)
@@ -73,17 +73,17 @@ def merged(known: Usage | None, block: Block) -> Usage | None:
 def _cached(block: dict[str, Any]) -> int | None:
     for name in ("prompt_tokens_details", "input_tokens_details"):
         details = block.get(name)
-        if isinstance(details, dict) and (cached := _count(details, "cached_tokens")) is not None:
+        if isinstance(details, dict) and (cached := _whole(details.get("cached_tokens"))) is not None:
             return cached
     return _count(block, "cached_tokens", "cache_read_input_tokens")
 
 
-def _count(block: dict[str, Any], *names: str) -> int | None:
-    """The first of `names` that is there; None if none is, or if it is no count."""
-    for name in names:
-        if (value := block.get(name)) is not None:
-            return _whole(value)
-    return None
+def _count(block: dict[str, Any], name: str, other: str) -> int | None:
+    """The first of both that is there; None if none is, or if it is no count."""
+    value = block.get(name)
+    if value is None:
+        value = block.get(other)
+    return None if value is None else _whole(value)
 
 
 def _whole(value: object) -> int | None:
@@ -142,12 +142,15 @@ class BodyUsage:
     def end(self) -> None:
         # Joining one piece copies nothing, and most documents come in one.
         body, self._pieces = b"".join(self._pieces), []
-        if self._dialect.mark in body:
+        if body.find(self._dialect.mark) >= 0:
             self.usage = _read(self.usage, self._dialect.of_body, body)
 
 
-STOP = b'{"type":"message_stop"}'
+STOP: Final = b'{"type":"message_stop"}'
 """The last event of an Anthropic stream, which has no [DONE]."""
+SPACES: Final = 2
+"""In STOP, at most."""
+SHORT_EVENT: Final = len(STOP) + SPACES + len(b"data: \n\n")
 
 
 class EventUsage:
@@ -163,23 +166,38 @@ class EventUsage:
         self._lines = Lines()
 
     def feed(self, piece: bytes) -> None:
-        if self._tells_nothing(piece):
+        if self._is_one_event(piece):
+            self.events += 1
+            self.complete = False
+        elif self._tells_nothing(piece):
             if events := piece.count(b"\ndata:") + piece.startswith(b"data:"):
                 self.events += events
                 self.complete = False
-            return
-        for line, whole in self._lines.feed(piece):
-            if whole:
-                self._line(line)
+        else:
+            for line, whole in self._lines.feed(piece):
+                if whole:
+                    self._line(line)
+
+    def _is_one_event(self, piece: bytes) -> bool:
+        """Whether this is one event that holds an object without counts and longer than STOP: nearly every piece."""
+        return (
+            piece.startswith(b"data: {")
+            and piece.endswith(b"}\n\n")
+            and SHORT_EVENT < len(piece) <= MAX_LINE_BYTES
+            and piece.find(b"\n") == len(piece) - 2
+            and piece.find(self._dialect.mark) < 0
+            and self._lines.empty
+        )
 
     def _tells_nothing(self, piece: bytes) -> bool:
-        """Whether these are whole lines with neither counts nor an end among them: nearly every piece. They need not be
-        cut apart, only counted."""
+        """Whether these are whole lines with neither counts nor an end among them. They need not be cut apart, only
+        counted."""
+        # `find` takes half the time of `in`, which tries bytes as a number first.
         return (
             piece.endswith(b"\n")
-            and self._dialect.mark not in piece
-            and b"[DONE]" not in piece
-            and b"message_stop" not in piece
+            and piece.find(self._dialect.mark) < 0
+            and piece.find(b"[DONE]") < 0
+            and piece.find(b"message_stop") < 0
             and self._lines.empty
             and len(piece) <= MAX_LINE_BYTES
         )
@@ -196,8 +214,8 @@ class EventUsage:
             self.complete = True
             return
         self.events += 1
-        self.complete = len(text) <= len(STOP) + 2 and text.replace(b" ", b"") == STOP
-        if self._dialect.mark in text:
+        self.complete = len(text) <= len(STOP) + SPACES and text.replace(b" ", b"") == STOP
+        if text.find(self._dialect.mark) >= 0:
             self.usage = _read(self.usage, self._dialect.of_event, text)
 
 

@@ -188,11 +188,13 @@ def test_lines_joined_are_what_was_fed(pieces: list[bytes]) -> None:
 
 LINES = st.sampled_from([
     b'data: {"choices":[]}', b"data:", b": ping", b"", b"event: x", b"data: [DONE]", b"dat",
-    b'data: {"type":"message_stop"}', b'data: {"usage":{"prompt_tokens":3,"completion_tokens":4}}',
+    b'data: {"type":"message_stop"}', b'data: { "type": "message_stop"}', b'data: { "type" : "message_stop" }',
+    b'data: {"usage":{"prompt_tokens":3,"completion_tokens":4}}', b'data: {"choices":[{"text":"a word or two"}]}',
+    b'data: {"choices":[{"text":"[DONE] or message_stop"}]}',
 ])  # fmt: skip
 
 
-@given(st.lists(st.lists(LINES, max_size=3)))
+@given(st.lists(st.one_of(st.lists(LINES, max_size=3), LINES.map(lambda line: [line, b""]))))
 def test_events_in_whole_pieces_are_read_as_those_that_come_byte_by_byte(pieces: list[list[bytes]]) -> None:
     whole, cut = openai.reader(SSE), openai.reader(SSE)
     for lines in pieces:
