@@ -60,6 +60,7 @@ COMPILED = (
     "epp/profiles.py",
     "epp/request.py",
     "epp/route.py",
+    "epp/rules.py",
     "epp/scheduler.py",
     "epp/suspension.py",
 )

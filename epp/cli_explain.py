@@ -168,7 +168,7 @@ async def decide(built: Built, pool: Pool, question: Question, failing: Iterable
         habits=Habits(),
     )
     try:
-        forward = Exchange(router).pick(question.headers, {}, question.body, bodiless=False)
+        forward = Exchange(router).pick(dict(question.headers), {}, question.body, bodiless=False)
         if inspect.isawaitable(forward):
             await forward
     except Refused as refusal:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
-from msgspec.structs import replace
-
-from epp import headers as names
 from epp.bodies.parsed import Parsed, Parser, ResponseReader
 from epp.bodies.registry import Parsers, request_path
 from epp.bodies.rewrite import ModelMapper, set_model
 from epp.desk import Books, Desk
-from epp.headers import Headers, Metadata, OwnMetadata
+from epp.headers import LOAD_REPORT, SERVICE_TIME, Metadata, OwnMetadata, Received
 from epp.rules import Asked, Forward
 from epp.types import UNSEEN, Outcome, Refused
 
-SSE = "text/event-stream"
-FAST_S = 0.5
+SSE: Final = "text/event-stream"
+FAST_S: Final = 0.5
 """No response within so long after the pick means that the endpoint failed: an engine that refuses or drops
 connections fails at once, a client that leaves waited longer. Only Envoy before 1.37 ends such a stream without a word,
 later ones say 503."""
@@ -63,7 +61,7 @@ class Exchange:
     # ---- the request
 
     def pick(
-        self, headers: Headers, metadata: Metadata, body: bytes | None, bodiless: bool
+        self, headers: Received, metadata: Metadata, body: bytes | None, bodiless: bool
     ) -> Forward | Awaitable[Forward]:
         """Read the request and have its endpoint chosen. Raises Refused, or returns an awaitable that may."""
         forward = self.books.pick(self._asked(headers, metadata, body, bodiless))
@@ -78,7 +76,7 @@ class Exchange:
             self._settled = True
             self.books.refuse(refusal)
 
-    def _asked(self, headers: Headers, metadata: Metadata, body: bytes | None, bodiless: bool) -> Asked:
+    def _asked(self, headers: Received, metadata: Metadata, body: bytes | None, bodiless: bool) -> Asked:
         path = request_path(headers)
         if body is None:
             # The mode hides it, or there is none: only the headers count.
@@ -96,7 +94,7 @@ class Exchange:
         self._forwarded_at = self._now()
         self._forward = forward
         if forward.model and body is not None:
-            return replace(forward, body=set_model(body, forward.model))
+            return forward.carrying(set_model(body, forward.model))
         return forward
 
     async def _later(self, forward: Awaitable[Forward], body: bytes | None) -> Forward:
@@ -104,7 +102,7 @@ class Exchange:
 
     # ---- the response
 
-    def head(self, headers: Headers, metadata: Metadata, end: bool) -> HeadAnswer | Awaitable[HeadAnswer]:
+    def head(self, headers: Received, metadata: Metadata, end: bool) -> HeadAnswer | Awaitable[HeadAnswer]:
         """The response's headers are here; returns headers to set and to remove, or an awaitable for them."""
         self._status = _status(headers)
         self._ended = end
@@ -112,7 +110,7 @@ class Exchange:
             return {}, ()
         if self._status >= 500:
             # Envoy's own 503 lacks the header that an engine's answer has.
-            local = self._status == 503 and names.SERVICE_TIME not in headers
+            local = self._status == 503 and SERVICE_TIME not in headers
             self._failure = "connect" if local else "5xx"
         if not end:
             self._begin_reading(headers, self._forward.model)
@@ -146,13 +144,13 @@ class Exchange:
         if self._settled:
             return {}
         self._settled = True
-        silent = not self._status and self._forward is not None and cause != UNSEEN
+        silent = self._status == 0 and self._forward is not None and cause != UNSEEN
         if silent and self._now() - self._forwarded_at < FAST_S:
             self._failure = "missing"
         return self.books.settle(self._outcome(cause))
 
-    def _begin_reading(self, headers: Headers, model: str) -> None:
-        content_type = names.first(headers, ("content-type",))
+    def _begin_reading(self, headers: Received, model: str) -> None:
+        content_type = _last(headers, "content-type")
         self._sse = SSE in content_type
         if self._parser is None:
             return
@@ -160,12 +158,12 @@ class Exchange:
         if model and self._model:
             self._mapper = ModelMapper(model, self._model, self._sse)
 
-    def _unwanted(self, headers: Headers) -> tuple[str, ...]:
+    def _unwanted(self, headers: Received) -> tuple[str, ...]:
         """What the client must not get: the length of a body whose name for the model changes, and the engine's load
         report if we asked for one."""
         stale = () if self._mapper is None else ("content-length",)
-        reported = self._desk.habits.load_report and names.first(headers, (names.LOAD_REPORT,))
-        return (*stale, names.LOAD_REPORT) if reported else stale
+        reported = self._desk.habits.load_report and _last(headers, LOAD_REPORT)
+        return (*stale, LOAD_REPORT) if reported else stale
 
     async def _head_later(self, told: Awaitable[dict[str, str]], remove: tuple[str, ...]) -> HeadAnswer:
         return self._with_own(await told), remove
@@ -208,6 +206,14 @@ class Exchange:
         self._last_at = now
 
 
-def _status(headers: Headers) -> int:
-    text = names.first(headers, (":status",))
+def _last(headers: Received, name: str) -> str:
+    """The last value of a header, "" if it is absent."""
+    values = headers.get(name)
+    return values[-1] if values else ""
+
+
+def _status(headers: Received) -> int:
+    text = _last(headers, ":status")
+    if text == "200":
+        return 200
     return int(text) if len(text) == 3 and text.isascii() and text.isdigit() else 0

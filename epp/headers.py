@@ -11,6 +11,8 @@ from epp.types import Endpoints, Mask
 
 Headers = Mapping[str, tuple[str, ...]]
 """Lower-case name → every value, in the order received."""
+Received = dict[str, tuple[str, ...]]
+"""The same, as read from Envoy's messages."""
 Metadata = Mapping[str, Mapping[str, Any]]
 """Filter metadata by namespace: JSON-like values, whatever other filters put there."""
 OwnMetadata = dict[str, dict[str, Any]]

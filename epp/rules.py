@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-
-from msgspec import Struct
+from typing import Final
 
 from epp.bodies.parsed import Parsed
 from epp.bodies.registry import Parsers
@@ -14,37 +12,78 @@ from epp.hooks import Hooks
 from epp.plan import Setup
 from epp.types import Refused
 
+NO_HEADERS: Final[dict[str, str]] = {}
+NO_METADATA: Final[Metadata] = {}
 
-class Asked(Struct):
+
+class Asked:
     """A request that is complete, as read from Envoy's messages."""
 
-    headers: Headers
-    metadata: Metadata
-    path: str
-    """Without query."""
-    parsed: Parsed
-    """What the body says; `raw` without one, or where it can't be read."""
-    body_bytes: int = 0
-    bodiless: bool = False
-    refusal: Refused | None = None
-    """The body can't be read, and this is the answer."""
+    __slots__ = ("bodiless", "body_bytes", "headers", "metadata", "parsed", "path", "refusal")
+
+    def __init__(
+        self,
+        headers: Headers,
+        metadata: Metadata,
+        path: str,
+        parsed: Parsed,
+        body_bytes: int = 0,
+        *,
+        bodiless: bool = False,
+        refusal: Refused | None = None,
+    ) -> None:
+        self.headers = headers
+        self.metadata = metadata
+        self.path = path
+        """Without query."""
+        self.parsed = parsed
+        """What the body says; `raw` without one, or where it can't be read."""
+        self.body_bytes = body_bytes
+        self.bodiless = bodiless
+        self.refusal = refusal
+        """The body can't be read, and this is the answer."""
 
 
-class Forward(Struct, frozen=True, array_like=True):
-    """Where a request goes and what is changed about it."""
+class Forward:
+    """Where a request goes and what is changed about it. Nothing about it is changed once it is made."""
 
-    destination: str
-    """`ip:port`, or several joined with commas where the picker returned several."""
-    set_headers: Mapping[str, str] = {}
-    body: bytes | None = None
-    """What the engine gets instead of the body received; None = the same bytes."""
-    metadata: Metadata = {}
-    """Dynamic metadata besides the destination, by namespace."""
-    bodiless: bool = False
-    model: str = ""
-    """The name of the model that the body must carry instead of its own; "" = its own."""
-    response_headers: Mapping[str, str] = {}
-    """Set on the response."""
+    __slots__ = ("bodiless", "body", "destination", "metadata", "model", "response_headers", "set_headers")
+
+    def __init__(
+        self,
+        destination: str,
+        set_headers: dict[str, str] = NO_HEADERS,
+        body: bytes | None = None,
+        metadata: Metadata = NO_METADATA,
+        *,
+        bodiless: bool = False,
+        model: str = "",
+        response_headers: dict[str, str] = NO_HEADERS,
+    ) -> None:
+        self.destination = destination
+        """`ip:port`, or several joined with commas where the picker returned several."""
+        self.set_headers = set_headers
+        self.body = body
+        """What the engine gets instead of the body received; None = the same bytes."""
+        self.metadata = metadata
+        """Dynamic metadata besides the destination, by namespace."""
+        self.bodiless = bodiless
+        self.model = model
+        """The name of the model that the body must carry instead of its own; "" = its own."""
+        self.response_headers = response_headers
+        """Set on the response."""
+
+    def carrying(self, body: bytes) -> Forward:
+        """The same with another body."""
+        return Forward(
+            self.destination,
+            self.set_headers,
+            body,
+            self.metadata,
+            bodiless=self.bodiless,
+            model=self.model,
+            response_headers=self.response_headers,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,6 +14,7 @@ import numpy as np
 from epp.bodies import Parsers
 from epp.bodies.parsed import Headers, Parsed, ResponseReader
 from epp.exchange import Exchange
+from epp.headers import Received
 from epp.hooks import Hooks
 from epp.observe import Trace
 from epp.plan import Setup
@@ -32,7 +33,7 @@ MODEL = "simulated"
 SESSION_TOKEN = "x-session-token"
 """The response header that a client is to send back with its session's next request."""
 _PIECE = b"."
-_ANSWERED = {":status": ("200",), "content-type": ("text/event-stream",)}
+_ANSWERED: Received = {":status": ("200",), "content-type": ("text/event-stream",)}
 
 
 class Prompts:
@@ -99,7 +100,7 @@ class Picker:
 
     def pick(self, arrival: Arrival, name: str) -> tuple[Exchange, str]:
         """The request under way and the ip:port it goes to. Raises Refused."""
-        headers = {"x-request-id": (name,), "model": (arrival.lora or MODEL,)}
+        headers: Received = {"x-request-id": (name,), "model": (arrival.lora or MODEL,)}
         if arrival.session:
             headers["x-session-id"] = (arrival.session,)
         if arrival.session in self._tokens:

@@ -94,6 +94,8 @@ def text(value: Loose) -> str:
 def token_limit(*values: Loose) -> int | None:
     """The first of `values` that is a whole number from 0 up; 16.0 is one, "16" and true are not."""
     for value in values:
+        if value is None:
+            continue
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         if whole and not isinstance(value, bool) and value >= 0:
             return int(value)

@@ -15,6 +15,9 @@ from epp.types import Media, Prompt
 Texts = str | list[str | int] | None
 
 
+_ABSENT = msgspec.Raw()
+
+
 class _Source(msgspec.Struct, gc=False):
     url: str | None = None
 
@@ -75,8 +78,8 @@ class _Body(msgspec.Struct, gc=False):
 
 class _Chat(_Body, gc=False):
     messages: list[_Message] | None = None
-    tools: msgspec.Raw = msgspec.Raw()
-    documents: msgspec.Raw = msgspec.Raw()
+    tools: msgspec.Raw = _ABSENT
+    documents: msgspec.Raw = _ABSENT
     max_completion_tokens: Loose = None
     max_tokens: Loose = None
     # Only their types matter: an engine refuses them too.
@@ -87,10 +90,11 @@ class _Chat(_Body, gc=False):
     add_generation_prompt: bool | None = None
 
     def parsed(self) -> Parsed | None:
-        listing(self.documents)
+        if self.documents is not _ABSENT:
+            listing(self.documents)
         if not self.messages:
             return None
-        parts: list[bytes | Media] = [listing(self.tools)]
+        parts: list[bytes | Media] = [] if self.tools is _ABSENT else [listing(self.tools)]
         for message in self.messages:
             parts.append((message.role or "").encode())
             if isinstance(message.content, list):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from epp.bodies.parsed import Headers, Parser
+from epp.bodies.parsed import Parser
 from epp.types import Refused
 
 DEFAULT_PATH = "/v1/completions"
@@ -12,7 +12,7 @@ MOST_PATHS = 256
 """Remembered; clients choose them."""
 
 
-def request_path(headers: Headers) -> str:
+def request_path(headers: dict[str, tuple[str, ...]]) -> str:
     """The path without query: `:path`, else what a proxy in front kept of it, else the completions path."""
     for name in (":path", "x-original-path", "x-forwarded-path"):
         values = headers.get(name)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from epp.extproc.wire import Received
-from epp.headers import Metadata
+from epp.headers import Metadata, Received
 
 
 class State(StrEnum):

@@ -39,8 +39,8 @@ from epp.extproc.events import (
 )  # fmt: skip
 from epp.extproc.faults import ProtocolError
 from epp.extproc.held import HeldBytes
-from epp.extproc.wire import NO_METADATA, Message, Received
-from epp.headers import Metadata
+from epp.extproc.wire import NO_METADATA, Message
+from epp.headers import Metadata, Received
 from epp.rules import Forward
 from epp.types import Refused
 

@@ -14,7 +14,7 @@ from envoy.config.core.v3.base_pb2 import HeaderMap
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
 from epp.extproc.metadata import Late, namespaces
-from epp.headers import Metadata
+from epp.headers import Metadata, Received
 
 REQUEST_HEADERS: Final = 0x12
 RESPONSE_HEADERS: Final = 0x1A
@@ -48,8 +48,6 @@ RECURRING: Final = frozenset({
 MOST_REMEMBERED: Final = 4096
 LONGEST_REMEMBERED: Final = 96
 
-Received = dict[str, tuple[str, ...]]
-"""Headers, with lower-case names."""
 NO_METADATA: Final[Metadata] = {}
 
 

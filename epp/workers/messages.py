@@ -15,6 +15,8 @@ from epp.types import Outcome, Refused
 Names = dict[str, tuple[str, ...]]
 Answer = tuple[int, str, str, str, float | None]
 """A Refused: status, message, reason, by, when to try again."""
+Sent = tuple[str, dict[str, str], dict[str, Any], bool, str, dict[str, str]]
+"""A Forward, whose body an edge has: destination, headers, metadata, without body, model, headers of the response."""
 
 
 # ---- from an edge
@@ -102,7 +104,7 @@ class Forwarded(Struct, tag=11, array_like=True):
     """The answer to Asking, and what must be asked for during the response."""
 
     number: int
-    forward: Forward
+    forward: Sent
     head_hooks: bool
     end_hooks: bool
 
@@ -188,3 +190,26 @@ def answer(refusal: Refused) -> Answer:
 def refused(told: Answer) -> Refused:
     status, message, reason, by, retry_after_s = told
     return Refused(status, message, reason, by, retry_after_s)
+
+
+def sent(forward: Forward) -> Sent:
+    return (
+        forward.destination,
+        forward.set_headers,
+        dict(forward.metadata),
+        forward.bodiless,
+        forward.model,
+        forward.response_headers,
+    )
+
+
+def forward(told: Sent) -> Forward:
+    destination, set_headers, metadata, bodiless, model, response_headers = told
+    return Forward(
+        destination,
+        set_headers,
+        metadata=metadata,
+        bodiless=bodiless,
+        model=model,
+        response_headers=response_headers,
+    )

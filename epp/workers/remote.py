@@ -149,7 +149,7 @@ class RemoteBooks(Struct, eq=False):
         match message:
             case say.Forwarded(_, forward, head_hooks, end_hooks):
                 self._head_hooks, self._end_hooks = head_hooks, end_hooks
-                self._answer(forward)
+                self._answer(say.forward(forward))
             case say.Told(_, told):
                 self._answer(told)
             case say.Closed(_, metadata):

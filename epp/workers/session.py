@@ -80,8 +80,8 @@ class Session:
             asking.path,
             asking.parsed,
             asking.body_bytes,
-            asking.bodiless,
-            None if asking.refusal is None else say.refused(asking.refusal),
+            bodiless=asking.bodiless,
+            refusal=None if asking.refusal is None else say.refused(asking.refusal),
         )
         try:
             forward = account.pick(asked)
@@ -96,7 +96,7 @@ class Session:
 
     def _forward(self, number: int, account: Account, forward: Forward) -> None:
         hooks = account.rules.hooks
-        self._say(say.Forwarded(number, forward, hooks.of_responses, hooks.of_ends))
+        self._say(say.Forwarded(number, say.sent(forward), hooks.of_responses, hooks.of_ends))
 
     def _decided(self, number: int, account: Account, deciding: asyncio.Future[Forward]) -> None:
         request = self.requests.get(number)
