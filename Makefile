@@ -3,24 +3,35 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 OLDEST_ENVOY := 1.36.2
+# The packages as a wheel holds them, the hot path compiled, before those of the checkout.
+COMPILED := $(CURDIR)/build/compiled
+AS_BUILT := env PYTHONSAFEPATH=1 PYTHONPATH='$(COMPILED):$(CURDIR)' $(BIN)/python
 
-.PHONY: help demo test lint bench image real-vllm clean
+.PHONY: help demo test test-compiled lint bench image real-vllm clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo        four engines, the picker and a real Envoy; random, default and recommended picks'
 	@echo 'make demo KEEP=1 the same, left running, with a curl line to try'
 	@echo 'make test        all tests, real Envoys included; ARGS="-k word" for some'
+	@echo 'make test-compiled  unit, conformance and the main end-to-end tests on the compiled modules'
 	@echo 'make lint        ruff, mypy, import contracts, sizes'
 	@echo 'make bench       writes benchmarks/results/*.json'
 	@echo 'make image       the container image'
 	@echo 'make real-vllm   two real vLLM servers on CPU behind Envoy (3.5 GB of packages, own venv)'
 
-demo: .venv/installed
-	$(BIN)/python -m sim.demo $(if $(KEEP),--keep)
+demo: build/compiled/made
+	$(AS_BUILT) -m sim.demo $(if $(KEEP),--keep)
 
 test: .venv/installed .venv/envoy-oldest/installed
 	$(BIN)/python -m pytest $(ARGS)
+
+# Whatever a compiler could make of a module differently: its tests, and those that start the picker for the most of it.
+IN_BOTH := tests/unit tests/conformance $(addprefix tests/e2e/test_,clients.py failures.py flow_control.py limits.py \
+  pieces.py requests.py response_phase.py transports.py workers.py)
+
+test-compiled: build/compiled/made .venv/envoy-oldest/installed
+	$(AS_BUILT) -m pytest --import-mode=append -p no:cacheprovider $(IN_BOTH) $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check
@@ -29,8 +40,8 @@ lint: .venv/installed
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/test_house.py
 
-bench: .venv/installed
-	$(BIN)/python -m benchmarks
+bench: build/compiled/made
+	$(AS_BUILT) -m benchmarks
 
 image:
 	@engine=$$(command -v docker || command -v podman) || \
@@ -41,7 +52,7 @@ real-vllm: .venv/installed
 	$(BIN)/python -m examples.real_vllm
 
 clean:
-	rm -rf .venv
+	rm -rf .venv build
 
 # Debian's python3 comes without ensurepip; venv would leave half an environment behind.
 .venv/bin/python:
@@ -53,6 +64,15 @@ clean:
 
 .venv/installed: pyproject.toml setup.py | .venv/bin/python
 	$(PIP) install -e '.[dev]'
+	@touch $@
+
+# Made anew as a whole: a module that is no longer compiled must not leave its extension behind.
+build/compiled/made: setup.py pyproject.toml $(wildcard epp/*.py epp/*/*.py scorers/*.py) .venv/installed
+	rm -rf build
+	$(BIN)/python setup.py -q build --build-lib build/compiled
+	rm -rf build/compiled/sim
+	@$(AS_BUILT) -c 'from epp.compiled import compiled; compiled() or \
+	  print("not compiled, as there is no C compiler: all of it runs in Python, at about twice the CPU")'
 	@touch $@
 
 .venv/envoy-oldest/installed: Makefile | .venv/bin/python

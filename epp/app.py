@@ -15,6 +15,7 @@ import uvloop
 
 from epp import __version__
 from epp.cluster import Cluster, Told, connect
+from epp.compiled import compiled
 from epp.config import Built, Live
 from epp.extproc.http2_server import Http2Server
 from epp.extproc.readiness import Readiness, Standing
@@ -253,16 +254,15 @@ class App:
         if options.secure_serving and self._parent is None:
             shown = Certificates(options.cert_path, reload=True, rsa_key=options.needs_rsa)
         ports = await server.start(options.grpc_port, options.grpc_health_port, shown)
-        tls = None
-        if options.metrics_cert_dir:
-            pair = Certificates(options.metrics_cert_dir, reload=True)
-            tls = server_context(pair, Terms(client_ca_file=options.metrics_client_ca_file))
+        terms = Terms(client_ca_file=options.metrics_client_ca_file)
+        pair = Certificates(options.metrics_cert_dir, reload=True) if options.metrics_cert_dir else None
         try:
-            metrics_port = await admin.start(options.metrics_port, tls=tls)
+            metrics_port = await admin.start(options.metrics_port, tls=server_context(pair, terms) if pair else None)
         except OSError as error:
             raise OSError(f"can't listen on port {options.metrics_port} (--metrics-port): {error.strerror}") from None
-        where = {"grpc_port": ports[0], "grpc_health_port": ports[1], "metrics_port": metrics_port}
-        log.info("serving", extra={**where, "endpoints": len(self._picker.pool), "tls": options.secure_serving})
+        where = dict(zip(("grpc_port", "grpc_health_port", "metrics_port"), (*ports, metrics_port), strict=True))
+        how = {"tls": options.secure_serving, "compiled": compiled(), "endpoints": len(self._picker.pool)}
+        log.info("serving", extra={**where, **how})
 
     # ---- the end
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from epp import __version__, cli_explain, cli_plugins
+from epp.compiled import compiled
 from epp.config import Built, ConfigError, Live, Origin, Overrides, catalogue, load, start
 from epp.feeds import FeedError
 from epp.feeds.entries import Loaded, read_endpoints
@@ -90,7 +91,7 @@ def _help(words: list[str]) -> int:
 
 
 def _version(words: list[str]) -> int:
-    print(f"epp {__version__}")
+    print(f"epp {__version__} ({'compiled' if compiled() else 'not compiled'})")
     return GOOD
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from .dockerfile import Stage, Step, context, stages
 
-TOOLS = ("chroot", "mount", "nsenter", "setpriv", "unshare")
+TOOLS = ("chroot", "gcc", "mount", "nsenter", "setpriv", "unshare")
 PATH = "/usr/local/bin:/usr/bin:/bin"
 PIP = Path(sys.prefix) / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages" / "pip"
 HOLD = """
@@ -41,7 +41,7 @@ def unable() -> str:
     if os.geteuid() != 0:
         return "needs root: it mounts file systems in a namespace of its own"
     if missing:
-        return f"needs {', '.join(missing)} (Debian packages coreutils, mount, util-linux)"
+        return f"needs {', '.join(missing)} (Debian packages coreutils, gcc, mount, util-linux)"
     if "overlay" not in Path("/proc/filesystems").read_text():
         return "needs the file system overlay, which this kernel does not offer"
     return ""

@@ -33,7 +33,7 @@ FROM_A_FILE = (*POOL, *PORTS, "", "", "", "", "--config-text", TEXT)
 
 
 def test_the_environment_is_built_by_the_python_that_runs_it() -> None:
-    bases = {stage.base for stage in stages((ROOT / "Dockerfile").read_text())}
+    bases = {stage.base.removesuffix("-slim") for stage in stages((ROOT / "Dockerfile").read_text())}
     assert len(bases) == 1
     assert bases.pop().startswith("python:3.")
 

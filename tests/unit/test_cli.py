@@ -12,6 +12,7 @@ import pytest
 
 from epp import __version__
 from epp.cli import main
+from epp.compiled import compiled
 from epp.config.yaml import read
 from tests.config_kit import HEAD
 from tests.unit.reload_kit import modules_forgotten
@@ -177,7 +178,8 @@ def test_a_command_has_help_of_its_own(capsys: Captured) -> None:
 
 def test_the_version_is_told(capsys: Captured) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"epp {__version__}\n"
+    how = "compiled" if compiled() else "not compiled"
+    assert capsys.readouterr().out == f"epp {__version__} ({how})\n"
 
 
 def test_nothing_reads_grpc_before_its_environment_is_set() -> None:
