@@ -53,6 +53,7 @@ COMPILED = (
     "epp/pool/load.py",
     "epp/pool/prefix.py",
     "epp/pool/prefix_blocks.py",
+    "epp/pool/prefix_cells.py",
     "epp/pool/prefix_hash.py",
     "epp/pool/prefix_recency.py",
     "epp/pool/prefix_sets.py",

@@ -1,9 +1,10 @@
 """Which endpoint holds which prompt blocks.
 
 A block is known by its 64-bit chained hash alone (`prefix_hash`): two different blocks with one hash would be taken for
-each other, which among ten million blocks has a chance of one in 400,000 to occur. Four parts, in flat arrays:
+each other, which among ten million blocks has a chance of one in 400,000 to occur. Hashes always come from the first of
+a prompt on. Four parts, in flat arrays:
 
-- `prefix_blocks`: hash → block id → id of the set of endpoints that hold the block; 22 bytes a block;
+- `prefix_blocks`: hash → block id → id of the set of endpoints that hold the block; 18 to 22 bytes a block;
 - `prefix_sets`: these sets, interned, so that a block which all endpoints hold costs one entry, and a run of blocks
   with the same holders is matched in one step;
 - `prefix_recency`: per endpoint a log of touched block ids; 4 to 5 bytes an entry;
@@ -27,30 +28,26 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from epp.pool.prefix_blocks import NOBODY, BlockTable, Hashes, Ids, Runs
-from epp.pool.prefix_hash import chain_hashes, distinct
+from epp.pool.prefix_blocks import NOBODY, BlockTable, Hashes, Runs
+from epp.pool.prefix_cells import Ids
+from epp.pool.prefix_hash import chain_hashes
 from epp.pool.prefix_recency import MOST_TOUCHES, Recency
 from epp.pool.prefix_sets import EndpointSets, members, slots_of
 from epp.types import Column
 
-__all__ = ["DEFAULT_CAPACITY", "BlockHashes", "PrefixIndex", "Slots", "Totals", "chain_hashes"]
+__all__ = ["DEFAULT_CAPACITY", "PrefixIndex", "Slots", "Totals", "chain_hashes"]
 
-BlockHashes: TypeAlias = "array[int] | Hashes"  # an array takes no subscript before Python 3.12
-"""Unsigned 64-bit: array("Q") or a numpy array of uint64."""
 Slots = npt.NDArray[np.intp]
 """The index's own number of each endpoint, in the order of the table's rows, shape (n,)."""
 
 DEFAULT_CAPACITY = 31_250
 """Blocks an endpoint is taken to hold while its own number is unknown; as the llm-d router."""
-FEW = 64
-"""Below so many blocks, one by one is quicker than numpy."""
 SPARE_SHIFT = 6
 """An endpoint over capacity is cut back by capacity >> this, at once."""
 SET_BYTES = 1 << 18
@@ -103,12 +100,9 @@ class PrefixIndex:
         """What `match` takes; good for as long as the keys and `generation` stay the same."""
         return np.array([self._endpoint(key).slot for key in keys], np.intp)
 
-    def match(self, hashes: BlockHashes, slots: Slots) -> Column:
+    def match(self, hashes: Hashes, slots: Slots) -> Column:
         """How many of these blocks, counted from the first without a gap, each endpoint holds; shape of `slots`."""
-        if len(hashes) < FEW:
-            runs = self._blocks.runs_few(hashes.tolist())
-        else:
-            runs = self._blocks.runs_many(np.asarray(hashes))
+        runs = self._blocks.runs(hashes)
         if not runs:
             return np.zeros(len(slots))
         reach = self._reach
@@ -136,19 +130,10 @@ class PrefixIndex:
         ends.append((still, length))
         return ends
 
-    def add(self, hashes: BlockHashes, key: str) -> None:
+    def add(self, hashes: Hashes, key: str) -> None:
         """The endpoint holds the blocks of this prompt, and has used the first of them last."""
         endpoint = self._endpoint(key)
         self._touch(endpoint, hashes[: endpoint.capacity] if len(hashes) > endpoint.capacity else hashes)
-
-    def add_blocks(self, hashes: BlockHashes, key: str) -> None:
-        """The endpoint holds these blocks, whatever came before them, and has used the last of them last."""
-        self._touch(self._endpoint(key), hashes[::-1])
-
-    def remove_blocks(self, hashes: BlockHashes, key: str) -> None:
-        """The endpoint no longer holds these blocks; those it does not hold are ignored."""
-        ids = np.unique(self._blocks.find_many(np.asarray(hashes)))
-        self._drop(self._endpoint(key), ids)
 
     def clear(self, key: str) -> None:
         """The endpoint holds nothing. It stays known, with its slot and capacity."""
@@ -176,7 +161,7 @@ class PrefixIndex:
         return tuple(self._slots)
 
     def entries(self, key: str) -> array[int]:
-        """The hashes of the blocks it holds, least recently used first: `add_blocks` restores them elsewhere."""
+        """The hashes of the blocks it holds, least recently used first."""
         return array("Q", self._blocks.hash_of.all[self._endpoint(key).in_order()].tobytes())
 
     @property
@@ -203,53 +188,49 @@ class PrefixIndex:
             self._reach = np.zeros(len(self._reach) + 64)
         return endpoint
 
-    def _touch(self, endpoint: Recency, hashes: BlockHashes) -> None:
+    def _touch(self, endpoint: Recency, hashes: Hashes) -> None:
         """Hold these blocks and use them from the last to the first."""
-        for end in range(len(hashes), 0, -MOST_TOUCHES):
-            piece = hashes[max(end - MOST_TOUCHES, 0) : end] if len(hashes) > MOST_TOUCHES else hashes
-            self._blocks.reserve(len(piece))
-            endpoint.touch(self._hold_few(endpoint, piece) if len(piece) < FEW else self._hold_many(endpoint, piece))
-            if endpoint.held > endpoint.capacity:
-                self._evict(endpoint, endpoint.capacity - (endpoint.capacity >> SPARE_SHIFT))
+        self._blocks.reserve(len(hashes))
+        ids = self._hold(endpoint, hashes)
+        if len(ids) <= MOST_TOUCHES:
+            endpoint.touch(ids)
+        else:
+            for start in range(0, len(ids), MOST_TOUCHES):
+                endpoint.touch(ids[start : start + MOST_TOUCHES])
+        if endpoint.held > endpoint.capacity:
+            self._evict(endpoint, endpoint.capacity - (endpoint.capacity >> SPARE_SHIFT))
 
-    def _hold_few(self, endpoint: Recency, hashes: BlockHashes) -> array[int]:
-        ids = self._blocks.place_few(hashes.tolist())
-        if len(set(ids)) < len(ids):
-            ids = list(dict.fromkeys(ids))
-        self._join_few(endpoint, ids)
-        ids.reverse()
-        return array("I", ids)
+    def _hold(self, endpoint: Recency, hashes: Hashes) -> array[int]:
+        """The ids of these blocks from the last to the first."""
+        blocks = self._blocks
+        ids = array("I")
+        done = 0
+        while done < len(hashes):
+            first, sets = blocks.stretch(hashes, done)
+            if first:
+                length = len(sets)
+                self._join_stretch(endpoint, first, sets)
+            else:
+                first, length = blocks.begin(hashes, done)
+                joined = self._join(endpoint, NOBODY, length)
+                blocks.set_of.at[first : first + length] = array("I", [joined]) * length
+            backwards = array("I", range(first + length - 1, first - 1, -1))
+            ids = backwards + ids if done else backwards
+            done += length
+        return ids
 
-    def _join_few(self, endpoint: Recency, ids: list[int]) -> None:
+    def _join_stretch(self, endpoint: Recency, first: int, sets: list[int]) -> None:
         set_of = self._blocks.set_of.at
-        before = list(map(set_of.__getitem__, ids))
-        first = before[0]
-        if before.count(first) == len(ids):
-            joined = self._join(endpoint, first, len(ids))
-            if joined != first:
-                for block in ids:
-                    set_of[block] = joined
-            return
-        after = {old: self._join(endpoint, old, before.count(old)) for old in set(before)}
-        for block, old in zip(ids, before, strict=True):
-            set_of[block] = after[old]
-
-    def _hold_many(self, endpoint: Recency, hashes: BlockHashes) -> array[int]:
-        ids = self._blocks.place_many(distinct(np.asarray(hashes)))
-        self._reassign(ids, lambda old, blocks: self._join(endpoint, old, blocks))
-        return array("I", ids[::-1].tobytes())
-
-    def _reassign(self, ids: Ids, to: Callable[[int, int], int]) -> Ids:
-        """Give distinct blocks the sets that `to` makes of (their set, how many of them have it); the sets before."""
-        set_of = self._blocks.set_of.all
-        before: Ids = set_of[ids]
-        if (before == before[0]).all():
-            set_of[ids] = to(int(before[0]), len(ids))
-            return before
-        each, which, counts = np.unique(before, return_inverse=True, return_counts=True)
-        after = [to(old, blocks) for old, blocks in zip(each.tolist(), counts.tolist(), strict=True)]
-        set_of[ids] = np.array(after, np.uint32)[which]
-        return before
+        start = 0
+        while start < len(sets):
+            old = sets[start]
+            end = start + 1
+            while end < len(sets) and sets[end] == old:
+                end += 1
+            joined = self._join(endpoint, old, end - start)
+            if joined != old:
+                set_of[first + start : first + end] = array("I", [joined]) * (end - start)
+            start = end
 
     def _join(self, endpoint: Recency, old: int, blocks: int) -> int:
         """The set of so many blocks of set `old` once the endpoint holds them too."""
@@ -276,7 +257,7 @@ class PrefixIndex:
 
     @property
     def _set_budget(self) -> int:
-        return SET_BYTES + ENTRY_BYTES_LESS_LOG * self._entries - BLOCK_BYTES * self._blocks.linked
+        return SET_BYTES + ENTRY_BYTES_LESS_LOG * self._entries - BLOCK_BYTES * self._blocks.known
 
     def _count(self, endpoint: Recency, blocks: int) -> None:
         endpoint.held += blocks
@@ -295,6 +276,15 @@ class PrefixIndex:
         """The endpoint no longer holds these distinct blocks; what nobody holds then is forgotten."""
         if not len(ids):
             return
-        before = self._reassign(ids, lambda old, blocks: self._leave(endpoint, old, blocks))
-        gone = (before != NOBODY) & (self._blocks.set_of.all[ids] == NOBODY)
-        self._blocks.delete(ids[gone])
+        set_of = self._blocks.set_of.all
+        before: Ids = set_of.take(ids)
+        first = int(before[0])
+        if (before == first).all():
+            set_of[ids] = left = self._leave(endpoint, first, len(ids))
+            if first and not left:
+                self._blocks.delete(ids)
+            return
+        each, which, counts = np.unique(before, return_inverse=True, return_counts=True)
+        after = [self._leave(endpoint, old, blocks) for old, blocks in zip(each.tolist(), counts.tolist(), strict=True)]
+        set_of[ids] = now = np.array(after, np.uint32)[which]
+        self._blocks.delete(ids[(before != NOBODY) & (now == NOBODY)])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from array import array
 
-import numpy as np
-import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 
@@ -23,11 +21,3 @@ def chain_hashes(prompt: bytes | memoryview, seed: int, block_bytes: int, max_bl
         seed = xxh3_64_intdigest(prompt[start : start + block_bytes], seed)
         hashes.append(seed)
     return array("Q", hashes)
-
-
-def distinct(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Without repeats, in the order of first occurrence."""
-    ordered = np.sort(hashes)
-    if not (ordered[1:] == ordered[:-1]).any():
-        return hashes
-    return hashes[np.sort(np.unique(hashes, return_index=True)[1])]

@@ -12,7 +12,8 @@ from array import array
 
 import numpy as np
 
-from epp.pool.prefix_blocks import BlockTable, Ids
+from epp.pool.prefix_blocks import BlockTable
+from epp.pool.prefix_cells import Ids
 from epp.pool.prefix_sets import EndpointSets
 
 UNTOUCHED = 0xFFFF

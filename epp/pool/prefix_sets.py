@@ -8,7 +8,8 @@ from array import array
 import numpy as np
 import numpy.typing as npt
 
-from epp.pool.prefix_blocks import NOBODY, Ids
+from epp.pool.prefix_blocks import NOBODY
+from epp.pool.prefix_cells import Ids
 
 SET_BYTES = 200
 """What a set costs beside the integer that is its mask: entries of two lists and a dict, its number."""

@@ -6,24 +6,22 @@ from array import array
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from epp.pool.prefix_blocks import SWEEP, BlockTable, Cells, Ids
+from epp.pool.prefix_blocks import SWEEP, BlockTable
+from epp.pool.prefix_cells import Cells, Ids, Spare
 from epp.pool.prefix_recency import MOST_TOUCHES, Recency
 from epp.pool.prefix_sets import EndpointSets, members, slots_of
 
 
-def hashes_of(numbers: list[int]) -> np.ndarray:
-    return np.array(numbers, np.uint64)
-
-
 def placed(table: BlockTable, numbers: list[int]) -> Ids:
-    """Known to the table, held by set 1."""
+    """Known to the table, each a prompt of its own, held by set 1."""
     table.reserve(len(numbers))
-    ids = np.array(table.place_few(numbers), np.uint32)
+    one_each = [array("Q", [number]) for number in numbers]
+    ids = [table.stretch(prompt, 0)[0] or table.begin(prompt, 0)[0] for prompt in one_each]
     table.set_of.all[ids] = 1
-    return ids
+    return np.array(ids, np.uint32)
 
 
 def dropped(table: BlockTable, ids: Ids) -> None:
@@ -54,8 +52,7 @@ def test_the_table_finds_every_block_however_often_its_buckets_were_split(count)
     for start in range(0, count, 700):
         placed(table, numbers[start : start + 700])
     assert len(table) == count
-    assert [table.find(number) for number in numbers] == table.find_many(hashes_of(numbers)).tolist()
-    assert table.hash_of.all[table.find_many(hashes_of(numbers))].tolist() == numbers
+    assert table.hash_of.all[[table.find(number) for number in numbers]].tolist() == numbers
     assert table.find(12345) == 0
 
 
@@ -78,53 +75,50 @@ def test_chains_stay_short_however_many_blocks_come_and_go():
     assert len(table.hash_of) < 25_000
     assert longest_chain(table) <= 12
     alive = np.flatnonzero(table.set_of.all)
-    assert table.find_many(table.hash_of.all[alive]).tolist() == alive.tolist()
+    assert [table.find(number) for number in table.hash_of.all[alive].tolist()] == alive.tolist()
 
 
 def test_hashes_that_share_one_bucket_are_kept_apart():
     table = BlockTable()
     numbers = [number << 40 for number in range(2 * SWEEP)]
-    table.reserve(len(numbers))
-    ids = table.place_many(hashes_of(numbers))
-    table.set_of.all[ids] = 1
-    dropped(table, ids[::2])
-    assert (table.find_many(hashes_of(numbers)) != 0).tolist() == [False, True] * SWEEP
+    dropped(table, placed(table, numbers)[::2])
+    assert [table.find(number) != 0 for number in numbers] == [False, True] * SWEEP
 
 
 def test_swept_ids_are_given_out_again_in_ascending_order():
     table = BlockTable()
     ids = placed(table, list(range(3 * SWEEP)))
     dropped(table, ids[9 : 9 + SWEEP][::-1])
-    assert placed(table, list(range(5000, 5020))).tolist() == ids[9:29].tolist()
+    assert placed(table, list(range(9000, 9020))).tolist() == ids[9:29].tolist()
 
 
 def test_a_dead_block_that_is_wanted_again_outlives_the_sweep():
     table = BlockTable()
-    ids = placed(table, list(range(1500)))
+    ids = placed(table, list(range(SWEEP + 500)))
     dropped(table, ids[:20])
     assert placed(table, [7]).tolist() == [ids[7]]
     dropped(table, ids[100 : 100 + SWEEP])
-    assert len(table) == 1500 - 19 - SWEEP
-    assert table.find_many(hashes_of([6, 7, 8])).tolist() == [0, ids[7], 0]
+    assert len(table) == 500 - 19
+    assert [table.find(number) for number in (6, 7, 8)] == [0, ids[7], 0]
 
 
 def test_a_block_that_died_twice_is_freed_once():
     table = BlockTable()
-    ids = placed(table, list(range(1500)))
+    ids = placed(table, list(range(SWEEP + 500)))
     for _ in range(2):
         dropped(table, ids[7:8])
         placed(table, [7])
     dropped(table, ids[:SWEEP])
     again = placed(table, list(range(9000, 9000 + 2 * SWEEP)))
     assert len(set(again.tolist())) == 2 * SWEEP
-    assert len(table) == 1500 + SWEEP
+    assert len(table) == 500 + 2 * SWEEP
 
 
 def test_an_unknown_block_is_not_mistaken_for_the_deleted_one_whose_cells_remain():
     table = BlockTable()
     ids = placed(table, [1, 2, 3])
     dropped(table, ids[1:2])
-    assert table.runs_few([1, 2, 3]) == table.runs_many(hashes_of([1, 2, 3])) == [(1, 1)]
+    assert table.runs(array("Q", [1, 2, 3])) == [(1, 1)]
 
 
 def test_a_prompt_in_many_stretches_is_followed_to_its_end():
@@ -132,21 +126,41 @@ def test_a_prompt_in_many_stretches_is_followed_to_its_end():
     numbers = list(range(1, 101))
     for start in range(10):
         placed(table, numbers[start::10])
-    assert table.runs_many(hashes_of(numbers)) == table.runs_few(numbers) == [(1, 100)]
-    assert table.runs_many(hashes_of([*numbers[:50], 999, *numbers[51:]])) == [(1, 50)]
+    assert table.runs(array("Q", numbers)) == [(1, 100)]
+    assert table.runs(array("Q", [*numbers[:50], 999, *numbers[51:]])) == [(1, 50)]
 
 
-@given(st.lists(st.lists(st.integers(0, 300), min_size=1, max_size=80, unique=True), max_size=12))
-@settings(deadline=None)
-def test_placing_one_by_one_and_many_at_once_comes_to_the_same(batches):
-    few, many = BlockTable(), BlockTable()
-    for batch in batches:
-        many.reserve(len(batch))
-        many.set_of.all[many.place_many(hashes_of(batch))] = 1
-        placed(few, batch)
-    every = hashes_of(list(range(301)))
-    assert (few.find_many(every) != 0).tolist() == (many.find_many(every) != 0).tolist()
-    assert len(few) == len(many)
+@pytest.mark.parametrize("branch", [1, 2, 3, 31, 32, 62, 63])
+def test_a_stretch_ends_where_another_prompt_branches_off(branch):
+    table = BlockTable()
+    table.reserve(64)
+    first, length = table.begin(array("Q", range(64)), 0)
+    table.set_of.all[first : first + length] = 1
+    assert table.stretch(array("Q", [*range(branch), *range(900, 1000)]), 0) == (first, [1] * branch)
+
+
+def given_out(spare: Spare, most: int) -> tuple[int, int]:
+    spare.choose(most)
+    return spare.take(most)
+
+
+def test_spare_ids_are_given_out_round_and_round():
+    spare = Spare()
+    spare.append(1, 100)
+    assert [given_out(spare, 30) for _ in range(4)] == [(1, 30), (31, 30), (61, 30), (91, 10)]
+    spare.give(np.array([5, 6, 7, 8, 20, 21], np.uint32))
+    assert given_out(spare, 2) == (5, 2)
+    spare.give(np.array([1, 2, 3, 4, 5, 6, 22, 40], np.uint32))
+    assert [given_out(spare, 9) for _ in range(3)] == [(20, 3), (40, 1), (1, 8)]
+    assert spare.count == 0
+
+
+def test_a_stretch_of_spare_ids_that_is_too_short_is_passed_over():
+    spare = Spare()
+    spare.append(1, 100)
+    given_out(spare, 100)
+    spare.give(np.array([3, 4, 11, 12, 13, 14], np.uint32))
+    assert [given_out(spare, 3) for _ in range(3)] == [(11, 3), (14, 1), (3, 2)]
 
 
 @given(st.sets(st.integers(0, 199)))
@@ -176,7 +190,8 @@ def recency(blocks: int) -> tuple[Recency, BlockTable]:
     """Of an endpoint with slot 0 that holds the blocks with ids 1 to `blocks`."""
     table, sets = BlockTable(), EndpointSets()
     table.reserve(blocks)
-    table.set_of.all[table.place_many(hashes_of(list(range(blocks))))] = sets.move(0, 1, blocks)
+    first, length = table.begin(array("Q", range(blocks)), 0)
+    table.set_of.all[first : first + length] = sets.move(0, 1, blocks)
     return Recency(0, blocks, table, sets), table
 
 
