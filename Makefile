@@ -7,13 +7,14 @@ OLDEST_ENVOY := 1.36.2
 COMPILED := $(CURDIR)/build/compiled
 AS_BUILT := env PYTHONSAFEPATH=1 PYTHONPATH='$(COMPILED):$(CURDIR)' $(BIN)/python
 
-.PHONY: help demo test test-compiled lint bench image real-vllm clean
+.PHONY: help demo compiled test test-compiled lint bench image real-vllm clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo        four engines, the picker and a real Envoy; random, default and recommended picks'
 	@echo 'make demo KEEP=1 the same, left running, with a curl line to try'
 	@echo 'make test        all tests, real Envoys included; ARGS="-k word" for some'
+	@echo 'make compiled    build/compiled: the packages as a wheel holds them, the hot path compiled'
 	@echo 'make test-compiled  unit, conformance and the main end-to-end tests on the compiled modules'
 	@echo 'make lint        ruff, mypy, import contracts, sizes'
 	@echo 'make bench       writes benchmarks/results/*.json'
@@ -25,6 +26,8 @@ demo: build/compiled/made
 
 test: .venv/installed .venv/envoy-oldest/installed
 	$(BIN)/python -m pytest $(ARGS)
+
+compiled: build/compiled/made
 
 # Whatever a compiler could make of a module differently: its tests, and those that start the picker for the most of it.
 IN_BOTH := tests/unit tests/conformance $(addprefix tests/e2e/test_,clients.py failures.py flow_control.py limits.py \
