@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, final
 
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
@@ -42,37 +42,50 @@ class Call(Protocol):
         """The stream is gone. Called once."""
 
 
-class Process:
-    """ExternalProcessor.Process: a dialogue, its length and its end told to the watch."""
+ENDED_WELL: Final = (Status.OK, Status.CANCELLED, Status.DEADLINE_EXCEEDED, Status.UNAVAILABLE)
+IN_GO: Final = [Status(code).in_go if code in list(Status) else "" for code in range(max(Status) + 1)]
+"""By code; told for every stream."""
+CAUSES: Final = ["client-disconnect" if code in ENDED_WELL else "error" for code in range(max(Status) + 1)]
 
-    __slots__ = ("_began", "_clock", "_dialogue", "_watch", "receive", "sent")
+
+@final
+class Process:
+    """ExternalProcessor.Process: a dialogue, its length and its end told to the watch.
+
+    Who drives it may ask the dialogue itself, so that a piece of a response passes through nothing else.
+    """
+
+    __slots__ = ("_began", "_clock", "_watch", "dialogue")
 
     def __init__(self, dialogue: Dialogue, watch: StreamWatch, clock: Callable[[], float]) -> None:
-        self._dialogue = dialogue
+        self.dialogue = dialogue
         self._watch = watch
         self._clock = clock
         self._began = clock()
-        # The dialogue's own methods: a piece of a response passes through no other.
-        self.receive = dialogue.receive
-        self.sent = dialogue.sent
         watch.stream_opened()
+
+    def receive(self, wire: bytes) -> Replies | Awaitable[Replies]:
+        return self.dialogue.receive(wire)
+
+    def sent(self) -> None:
+        self.dialogue.sent()
 
     def ended(self) -> Replies:
         return []
 
     def attach(self, push: Callable[[Replies], None]) -> None:
-        self._dialogue.push = push
+        self.dialogue.push = push
 
     @property
     def over(self) -> bool:
-        return self._dialogue.over
+        return self.dialogue.over
 
     def close(self, status: Status) -> None:
-        self._watch.stream_closed(self._clock() - self._began, status.in_go)
-        ended_well = status in {Status.OK, Status.CANCELLED, Status.DEADLINE_EXCEEDED, Status.UNAVAILABLE}
-        self._dialogue.close("client-disconnect" if ended_well else "error")
+        self._watch.stream_closed(self._clock() - self._began, IN_GO[status])
+        self.dialogue.close(CAUSES[status])
 
 
+@final
 class Unary:
     """A call with one message each way."""
 
@@ -108,7 +121,7 @@ class Unary:
         pass
 
 
-Calls = Mapping[str, Callable[[], Call]]
+Calls = dict[str, Callable[[], Call]]
 """Method's path → makes one call of it."""
 
 

@@ -9,43 +9,42 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Final, final
 
 from epp.extproc.http2_calls import Calls
-from epp.extproc.http2_codes import Broken, Error, Failed, Setting, Status, StreamBroken
-from epp.extproc.http2_control import FRAMES
-from epp.extproc.http2_headers import BLOCK_BYTES, LIST_BYTES, HeaderReader
+from epp.extproc.http2_codes import Broken, Error, Failed, Status, StreamBroken
+from epp.extproc.http2_control import FRAMES, rst_stream, welcome
+from epp.extproc.http2_headers import BLOCK_BYTES, HeaderReader
 from epp.extproc.http2_limits import Budget, Limits, Patience, Spawn
 from epp.extproc.http2_stream import Stream
-from epp.extproc.http2_streams import OVER, STREAM_WINDOW, Streams
+from epp.extproc.http2_streams import CONNECTION_WINDOW, OVER, STREAM_WINDOW, Streams
 from epp.extproc.http2_wire import (
     CONTINUATION,
     DATA,
-    DEFAULT_WINDOW,
     END_HEADERS,
     END_STREAM,
-    FRAME,
     FRAME_BYTES,
+    FRAME_HEAD_BYTES,
     HEADERS,
-    MAX_STREAM,
-    MESSAGE,
+    MESSAGE_HEAD_BYTES,
     PADDED,
     PREFACE,
     PRIORITISED,
+    RST_STREAM,
     SETTINGS,
     goaway,
-    settings,
     unpadded,
     window_update,
-)
+)  # fmt: skip
 
 log = logging.getLogger("epp.extproc")
-CONNECTION_WINDOW = 16 << 20
-GREETED = -1
+GREETED: Final = -1
 """In place of a stream whose header block is open: SETTINGS must come first."""
-FRAGMENTS = 32
+FRAGMENTS: Final = 32
 """Frames of one header block at most."""
 
 
+@final
 class Connection:
     """Reads frames. What they do to streams, and all that goes out, is in `streams`."""
 
@@ -78,15 +77,7 @@ class Connection:
         self._block_of = GREETED
         """The stream whose header block is open: then only CONTINUATION may come; 0 = none."""
         self._block_ends = False
-        self._welcome()
-
-    def _welcome(self) -> None:
-        told = {
-            Setting.MAX_CONCURRENT_STREAMS: min(self.streams.limits.announced, self.streams.limits.streams),
-            Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-            Setting.MAX_HEADER_LIST_SIZE: LIST_BYTES,
-        }
-        self.streams.out += [settings(told), window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW)]
+        welcome(self.streams)
 
     # ---- in
 
@@ -119,22 +110,25 @@ class Connection:
 
     def _frames(self, wire: bytes) -> None:
         at, end = 0, len(wire)
-        while end - at >= 9:
-            head, flags, number = FRAME.unpack_from(wire, at)
-            start, kind = at + 9, head & 255
-            stop = start + (head >> 8)
-            if head >> 8 > FRAME_BYTES:
-                raise Broken(Error.FRAME_SIZE_ERROR, f"a frame of {head >> 8} bytes")
+        while end - at >= FRAME_HEAD_BYTES:
+            size = wire[at] << 16 | wire[at + 1] << 8 | wire[at + 2]
+            if size > FRAME_BYTES:
+                raise Broken(Error.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
+            start = at + FRAME_HEAD_BYTES
+            stop = start + size
             if stop > end:
                 break
+            kind, flags = wire[at + 3], wire[at + 4]
+            number = (wire[at + 5] & 0x7F) << 24 | wire[at + 6] << 16 | wire[at + 7] << 8 | wire[at + 8]
             at = stop
-            number &= MAX_STREAM
             if self._block_of:
                 self._only(kind, flags, number)
             if kind == DATA:
-                self._on_data(flags, number, wire[start:stop])
+                self._on_data(flags, number, wire, start, stop)
             elif kind == HEADERS:
                 self._on_headers(flags, number, wire[start:stop])
+            elif kind == RST_STREAM:
+                rst_stream(self, flags, number, wire[start:stop])
             elif kind == CONTINUATION:
                 self._on_continuation(flags, wire[start:stop])
             else:
@@ -157,36 +151,43 @@ class Connection:
         else:
             self.idle_frames.spend(1, self.heard_at, "frames of unknown types")
 
-    def _on_data(self, flags: int, number: int, payload: bytes) -> None:
-        size = len(payload)
+    def _on_data(self, flags: int, number: int, wire: bytes, start: int, stop: int) -> None:
+        size = stop - start
+        streams = self.streams
         self._received += size
         if self._received >= CONNECTION_WINDOW // 4:
-            self.streams.out.append(window_update(0, self._received))
+            streams.out.append(window_update(0, self._received))
             self._received = 0
-        stream = self.streams.open.get(number)
+        stream = streams.open.get(number)
         if stream is None or stream.half_closed:
             self._stray(number, stream)
             return
         stream.received += size
         if stream.received - stream.granted > STREAM_WINDOW:
-            self.streams.reset(stream, Error.FLOW_CONTROL_ERROR, Status.INTERNAL)
+            streams.reset(stream, Error.FLOW_CONTROL_ERROR, Status.INTERNAL)
             return
-        if flags & PADDED:
-            payload = unpadded(flags, payload)
-            stream.padding += size - len(payload)
         try:
-            if len(payload) > MESSAGE.size and not stream.building and stream.whole(payload):
-                stream.message(payload[MESSAGE.size :])
-            elif payload:
-                stream.arrived(payload)
-            elif not flags & END_STREAM:
-                self.idle_frames.spend(1, self.heard_at, "empty DATA frames")
+            if not flags & PADDED and not stream.building and stream.whole(wire, start, size):
+                stream.message(wire[start + MESSAGE_HEAD_BYTES : stop])
+            else:
+                self._on_part(stream, flags, wire[start:stop])
         except Failed as failed:
             stream.fail(failed)
         if flags & END_STREAM and not stream.gone:
-            self.streams.end(stream)
+            streams.end(stream)
         elif stream.received - stream.granted >= STREAM_WINDOW // 2:
-            self.streams.grant(stream)
+            streams.grant(stream)
+
+    def _on_part(self, stream: Stream, flags: int, payload: bytes) -> None:
+        """DATA that is not exactly one message. Raises Failed and Broken."""
+        if flags & PADDED:
+            stream.padding += len(payload)
+            payload = unpadded(flags, payload)
+            stream.padding -= len(payload)
+        if payload:
+            stream.arrived(payload)
+        elif not flags & END_STREAM:
+            self.idle_frames.spend(1, self.heard_at, "empty DATA frames")
 
     def _stray(self, number: int, stream: Stream | None) -> None:
         """DATA where none may come."""

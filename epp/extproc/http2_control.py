@@ -4,21 +4,43 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from epp.extproc.http2_codes import Broken, Error, Setting, Status
+from epp.extproc.http2_headers import LIST_BYTES
+from epp.extproc.http2_streams import CONNECTION_WINDOW, STREAM_WINDOW, Streams
 from epp.extproc.http2_upkeep import DRAINED, drained
-from epp.extproc.http2_wire import ACK, MAX_STREAM, MAX_WINDOW, PING, SETTINGS, frame
+from epp.extproc.http2_wire import (
+    ACK,
+    DEFAULT_WINDOW,
+    MAX_STREAM,
+    MAX_WINDOW,
+    PING,
+    SETTINGS,
+    frame,
+    settings,
+    window_update,
+)
 
 if TYPE_CHECKING:
     from epp.extproc.http2_connection import Connection
 
-LARGEST_FRAME = 65_536
+LARGEST_FRAME: Final = 65_536
 """Of what we send, however much more the client would take."""
-SETTINGS_AT_ONCE = 64
-SMALL_UPDATE = 64
+SETTINGS_AT_ONCE: Final = 64
+SMALL_UPDATE: Final = 64
 """Windows that grow by less than this cost more to serve than they carry."""
 Act = Callable[["Connection", int, int, bytes], None]
+
+
+def welcome(streams: Streams) -> None:
+    """What a client is told first."""
+    told = {
+        Setting.MAX_CONCURRENT_STREAMS: min(streams.limits.announced, streams.limits.streams),
+        Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+        Setting.MAX_HEADER_LIST_SIZE: LIST_BYTES,
+    }
+    streams.out += [settings(told), window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW)]
 
 
 def _sized(payload: bytes, size: int, what: str) -> None:
@@ -43,7 +65,7 @@ def _priority(connection: Connection, flags: int, number: int, payload: bytes) -
     _waste(connection, "PRIORITY")
 
 
-def _rst_stream(connection: Connection, flags: int, number: int, payload: bytes) -> None:
+def rst_stream(connection: Connection, flags: int, number: int, payload: bytes) -> None:
     _sized(payload, 4, "RST_STREAM")
     streams = connection.streams
     stream = streams.open.get(number)
@@ -154,7 +176,7 @@ def _none(connection: Connection, flags: int, number: int, payload: bytes) -> No
     """DATA and HEADERS never come here."""
 
 
-FRAMES: tuple[Act, ...] = (
-    _none, _none, _priority, _rst_stream, _settings, _push_promise, _ping, _goaway, _window_update,
+FRAMES: Final[tuple[Act, ...]] = (
+    _none, _none, _priority, rst_stream, _settings, _push_promise, _ping, _goaway, _window_update,
 )  # fmt: skip
 """By type."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from typing import Final, final
 
 from epp.extproc.http2_calls import Replies
 from epp.extproc.http2_codes import Broken, Error, Failed, Status
@@ -13,6 +13,7 @@ Spawn = Callable[[Awaitable[Replies], Callable[[Replies | BaseException], None]]
 """Waits for replies in a task of its own; the callback hears of them, or of what went wrong, exactly once."""
 
 
+@final
 class Budget:
     """Bytes of unfinished or waiting messages, of all connections together. Law: taken = given back + held."""
 
@@ -28,17 +29,26 @@ class Budget:
         self.held += size
 
 
-@dataclass(frozen=True, slots=True)
+STREAMS: Final = 4_096
+
+
+@final
 class Limits:
-    """Largest message each way, and how many streams one connection may have open."""
+    """Largest message each way, and how many streams one connection may have open.
 
-    recv_bytes: int
-    send_bytes: int
-    streams: int = 4_096
-    announced: int = 4_096
-    """So many the client is told it may open. More are taken up to `streams`: it opens them before it has heard."""
+    The client is told that it may open `announced`. More are taken up to `streams`: it opens them before it has heard.
+    """
+
+    __slots__ = ("announced", "recv_bytes", "send_bytes", "streams")
+
+    def __init__(self, recv_bytes: int, send_bytes: int, streams: int = STREAMS, announced: int = STREAMS) -> None:
+        self.recv_bytes = recv_bytes
+        self.send_bytes = send_bytes
+        self.streams = streams
+        self.announced = announced
 
 
+@final
 class Patience:
     """How much a client may send that brings nothing: a burst, and then so much a second."""
 

@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from typing import cast
 
 from epp.extproc import http2_calls as calls
 from epp.extproc import http2_upkeep as upkeep
@@ -72,9 +73,9 @@ class Clients:
         self.live = Live()
         self._ticking: asyncio.TimerHandle | None = None
 
-    def peer(self) -> Peer:
+    def peer(self) -> asyncio.Protocol:
         """The protocol of one more."""
-        return Peer(self._offered, self._limits, self._waiting, self.live)
+        return cast("asyncio.Protocol", Peer(self._offered, self._limits, self._waiting, self.live))
 
     def tick(self) -> None:
         """See to those that stall, now and from time to time."""

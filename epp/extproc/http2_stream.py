@@ -7,22 +7,23 @@ is shut, later ones wait and the client gets no more window. What waits is count
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, final
 
-from epp.extproc.http2_calls import Call, Replies, failure
+from epp.extproc.dialogue import Dialogue
+from epp.extproc.http2_assembly import Assembly, message_length
+from epp.extproc.http2_calls import Call, Process, Replies, failure
 from epp.extproc.http2_codes import Error, Failed, Status, StreamBroken
 from epp.extproc.http2_limits import Cancel
-from epp.extproc.http2_wire import DATA_MESSAGE, FRAME, MESSAGE
+from epp.extproc.http2_wire import DATA, MESSAGE_HEAD_BYTES, data_message_head, frame_head, message_head
 
 if TYPE_CHECKING:
     from epp.extproc.http2_streams import Streams
 
-SMALL_BYTES = 1_024
-"""Pieces of a message below this are copied together: one object each would cost more than their bytes."""
-KEPT_BYTES = 64
+KEPT_BYTES: Final = 64
 """What a message costs that waits, beside its bytes."""
 
 
+@final
 class Stream:
     """One call's stream. `window`: bytes of DATA that the client takes on it, negative after it shrank its windows.
 
@@ -30,7 +31,7 @@ class Stream:
     """
 
     __slots__ = (
-        "_cancel", "_closed_with", "_held", "_inbox", "_last", "_missing", "_parts", "_pending", "_prefix", "answered",
+        "_assembly", "_cancel", "_closed_with", "_dialogue", "_held", "_inbox", "_last", "_pending", "answered",
         "building", "call", "declared", "gone", "granted", "half_closed", "id", "link", "padding", "received",
         "touched_at", "window",
     )  # fmt: skip
@@ -39,6 +40,8 @@ class Stream:
         self.id = number
         self.link = link
         self.call = call
+        # Nearly every call is a dialogue, and is asked as such: anything else has its methods looked up.
+        self._dialogue: Dialogue | None = call.dialogue if isinstance(call, Process) else None
         self.window = window
         self.declared = declared
         self.received = self.padding = self.granted = 0
@@ -50,9 +53,7 @@ class Stream:
         """When an unfinished message last grew, or what waits to be sent last shrank."""
         self.building = False
         """A message, or its prefix, is here in part."""
-        self._prefix = b""
-        self._parts: list[bytes | bytearray] | None = None
-        self._missing = 0
+        self._assembly: Assembly | None = None
         self._held = 0
         self._inbox: deque[bytes] | None = None
         self._pending: deque[memoryview] | None = None
@@ -77,56 +78,30 @@ class Stream:
 
     # ---- in
 
-    def whole(self, payload: bytes) -> bool:
+    def whole(self, wire: bytes, at: int, size: int) -> bool:
         """Exactly one message, as nearly every frame is."""
-        compressed, length = MESSAGE.unpack_from(payload)
-        return not compressed and length == len(payload) - MESSAGE.size and length <= self.link.limits.recv_bytes
+        length = size - MESSAGE_HEAD_BYTES
+        return (
+            length >= 0
+            and not wire[at]
+            and message_length(wire, at) == length
+            and length <= self.link.limits.recv_bytes
+        )
 
     def arrived(self, payload: bytes) -> None:
         """DATA that is not exactly one message. Raises Failed."""
         self.touched_at = self.link.now
-        while payload and not self.gone:
-            payload = self._start(payload) if self._parts is None else self._more(self._parts, payload)
-        self.building = bool(self._prefix) or self._parts is not None
-
-    def _start(self, payload: bytes) -> bytes:
-        if self._prefix:
-            payload, self._prefix = self._prefix + payload, b""
-        if len(payload) < MESSAGE.size:
-            self._prefix = payload
-            return b""
-        compressed, length = MESSAGE.unpack_from(payload)
-        self._check(compressed, length)
-        end = MESSAGE.size + length
-        if len(payload) >= end:
-            self.message(payload[MESSAGE.size : end])
-            return payload[end:]
-        self._parts, self._missing = [], length
-        return payload[MESSAGE.size :]
-
-    def _check(self, compressed: int, length: int) -> None:
-        if compressed:
-            raise Failed(Status.UNIMPLEMENTED, "compressed messages are not taken; use grpc-encoding identity")
-        if length > self.link.limits.recv_bytes:
-            limit = f"{self.link.limits.recv_bytes} bytes (--grpc-max-recv-msg-size)"
-            raise Failed(Status.RESOURCE_EXHAUSTED, f"a message of {length} bytes is over {limit}")
-
-    def _more(self, parts: list[bytes | bytearray], payload: bytes) -> bytes:
-        """One more piece of the message that is being put together; what is left of `payload`."""
-        piece, rest = payload[: self._missing], payload[self._missing :]
-        self._hold(len(piece))
-        self._missing -= len(piece)
-        if len(piece) >= SMALL_BYTES:
-            parts.append(piece)
-        elif parts and isinstance(parts[-1], bytearray):
-            parts[-1] += piece
-        else:
-            parts.append(bytearray(piece))
-        if not self._missing:
-            self._parts = None
-            self._give(sum(map(len, parts)))
-            self.message(b"".join(parts))
-        return rest
+        assembly = self._assembly
+        if assembly is None:
+            assembly = self._assembly = Assembly(self.link.budget, self.link.limits.recv_bytes)
+        at = 0
+        while at < len(payload) and not self.gone:
+            at = assembly.feed(payload, at)
+            wire = assembly.message
+            if wire is not None:
+                assembly.message = None
+                self.message(wire)
+        self.building = assembly.begun
 
     def message(self, wire: bytes) -> None:
         """A whole message: answered now, or kept until its turn. Raises Failed."""
@@ -142,7 +117,7 @@ class Stream:
         """The client has said all. Raises Failed or StreamBroken."""
         self.half_closed = True
         came = self.received - self.padding
-        if self.declared not in {-1, came}:
+        if self.declared >= 0 and self.declared != came:
             raise StreamBroken(Error.PROTOCOL_ERROR, f"content-length is {self.declared}, but {came} came")
         if self.building:
             raise Failed(Status.INTERNAL, "the stream ended within a message")
@@ -161,7 +136,8 @@ class Stream:
 
     def _consume(self, wire: bytes) -> None:
         try:
-            replies = self.call.receive(wire)
+            dialogue = self._dialogue
+            replies = self.call.receive(wire) if dialogue is None else dialogue.receive(wire)
         except Exception as error:  # noqa: BLE001 - `failure` tells the client and the log
             raise failure(error) from None
         if isinstance(replies, list):
@@ -177,9 +153,26 @@ class Stream:
         self._sent()
 
     def _sent(self) -> None:
-        self.call.sent()
-        if self.call.over:
+        dialogue = self._dialogue
+        if dialogue is None:
+            self.call.sent()
+            over = self.call.over
+        else:
+            dialogue.sent()
+            over = dialogue.over
+        if over:
             self.link.end_response(self, Status.OK, "")
+
+    def interject(self, replies: Replies) -> None:
+        """The call says what it was not asked for: in the loop's next turn, as whoever makes it say so is not done."""
+        self.link.spawn(_given(replies), self._interjected)
+
+    def _interjected(self, said: Replies | BaseException) -> None:
+        if not self.gone and isinstance(said, list):
+            try:
+                self.say(said)
+            except Failed as failed:
+                self.fail(failed)
 
     def _decided(self, outcome: Replies | BaseException) -> None:
         self._cancel = None
@@ -225,8 +218,11 @@ class Stream:
     def close(self, status: Status) -> None:
         """Give everything back, however the stream ended. A decision that is under way is cancelled first."""
         self.gone = True
-        self._give(self._held)
-        self._inbox = self._pending = self._parts = None
+        if self._held:
+            self._give(self._held)
+        if self._assembly is not None:
+            self._assembly.give()
+        self._inbox = self._pending = self._assembly = None
         if self._cancel is None:
             self.call.close(status)
         else:
@@ -243,11 +239,11 @@ class Stream:
             link.open_response(self.id)
         for reply in replies:
             length = len(reply)
-            size = length + 5
+            size = length + MESSAGE_HEAD_BYTES
             if size <= self.window and size <= link.room and size <= link.at_once and not self._pending:
                 self.window -= size
                 link.room -= size
-                link.out.append(DATA_MESSAGE.pack(size << 8, 0, self.id, 0, length))
+                link.out.append(data_message_head(size << 8 | DATA, 0, self.id, 0, length))
                 link.out.append(reply)
             else:
                 self._wait(reply)
@@ -260,7 +256,7 @@ class Stream:
             raise Failed(Status.RESOURCE_EXHAUSTED, f"an answer of {len(reply)} bytes is over {limit}")
         if self._pending is None:
             self._pending = deque()
-        self._pending.append(memoryview(MESSAGE.pack(0, len(reply)) + reply))
+        self._pending.append(memoryview(message_head(0, len(reply)) + reply))
         self.touched_at = self.link.now
 
     def _pump(self, pending: deque[memoryview]) -> None:
@@ -274,7 +270,7 @@ class Stream:
                 return
             self.window -= size
             link.room -= size
-            link.out.append(FRAME.pack(size << 8, 0, self.id))
+            link.out.append(frame_head(size << 8 | DATA, 0, self.id))
             link.out.append(waiting[:size])
             self.touched_at = link.now
             if size == len(waiting):
@@ -298,3 +294,7 @@ class Stream:
                     self._go_on()
         except Failed as failed:
             self.fail(failed)
+
+
+async def _given(replies: Replies) -> Replies:
+    return replies

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Final, final
 
-from epp.extproc.http2_calls import Calls, Replies
+from epp.extproc.http2_calls import Calls
 from epp.extproc.http2_codes import Broken, Error, Failed, Status, StreamBroken
 from epp.extproc.http2_headers import Opening
 from epp.extproc.http2_limits import Budget, Limits, Spawn
@@ -13,38 +13,43 @@ from epp.extproc.http2_wire import (
     DEFAULT_WINDOW,
     END_HEADERS,
     END_STREAM,
-    FRAME,
     FRAME_BYTES,
     HEADERS,
     MAX_STREAM,
     MAX_WINDOW,
-    MESSAGE,
+    MESSAGE_HEAD_BYTES,
     NO_TABLE,
     OK,
     RESPONSE,
+    frame_head,
     reset,
     trailers,
     window_update,
 )
 
-STREAM_WINDOW = 1 << 20
+CONNECTION_WINDOW: Final = 16 << 20
+"""Bytes a client may send on all streams before more is granted."""
+STREAM_WINDOW: Final = 1 << 20
 """Bytes a client may send on a stream before more is granted: most bodies need no WINDOW_UPDATE."""
-TURN_BYTES = 1 << 20
+TURN_BYTES: Final = 1 << 20
 """DATA that leaves in one turn at most, so that what a full socket leaves with us is bounded."""
-CLOSED_KEPT = 512
+CLOSED_KEPT: Final = 512
 """Streams remembered after their end, to tell late frames from wrong ones."""
-OVER, RESET, ANSWERED = range(3)
+OVER: Final = 0
+RESET: Final = 1
+ANSWERED: Final = 2
 """How a stream ended: both sides have; we have reset it; we have said all, and the client may not have."""
-NEVER = float("inf")
+NEVER: Final = float("inf")
 
 
+@final
 class Streams:
     """Owns the streams: each ends by `end_response`, `reset`, `cancelled`, or with the connection by `close`."""
 
     __slots__ = (
-        "at_once", "blocked", "budget", "calls", "closed", "deadlines", "draining", "frame_bytes", "given_up",
-        "initial_window", "last", "last_accepted", "limits", "next_deadline", "now", "open", "out", "paused", "reserve",
-        "room", "shrink_table", "spawn",
+        "_ended", "_oldest", "at_once", "blocked", "budget", "calls", "closed", "deadlines", "draining", "frame_bytes",
+        "given_up", "initial_window", "last", "last_accepted", "limits", "next_deadline", "now", "open", "out",
+        "paused", "reserve", "room", "shrink_table", "spawn",
     )  # fmt: skip
 
     def __init__(self, calls: Calls, limits: Limits, budget: Budget, spawn: Spawn, now: float) -> None:
@@ -61,6 +66,9 @@ class Streams:
         """No new streams are taken, and the connection is over with the last one."""
         self.closed: dict[int, int] = {}
         """Latest ended streams, and how they did."""
+        self._ended: list[int] = []
+        self._oldest = 0
+        """Their numbers, in a ring; where the first one is."""
         self.deadlines: dict[int, float] = {}
         self.next_deadline = NEVER
         """When to call `expire`."""
@@ -74,7 +82,7 @@ class Streams:
         self.initial_window = DEFAULT_WINDOW
         self.frame_bytes = FRAME_BYTES
         """Largest DATA frame that may go out."""
-        self.at_once = min(FRAME_BYTES, limits.send_bytes + MESSAGE.size)
+        self.at_once = min(FRAME_BYTES, limits.send_bytes + MESSAGE_HEAD_BYTES)
         """Largest message, prefix included, that may go out as one frame."""
         self.shrink_table = False
         """The next header block must say that no dynamic table is used."""
@@ -100,8 +108,9 @@ class Streams:
             told = trailers(Status.UNIMPLEMENTED, f"there is no method {opening.path[:200]}")
             self._answer_at_once(number, RESPONSE + told, ended=ended)
             return
-        stream = self.open[number] = Stream(number, self, made(), self.initial_window, opening.length)
-        stream.call.attach(partial(self._interject, stream))
+        call = made()
+        stream = self.open[number] = Stream(number, self, call, self.initial_window, opening.length)
+        call.attach(stream.interject)
         if opening.timeout_s is not None:
             when = self.deadlines[number] = self.now + opening.timeout_s
             self.next_deadline = min(self.next_deadline, when)
@@ -116,18 +125,6 @@ class Streams:
             stream.fail(failed)
         except StreamBroken as error:
             self.reset(stream, error.code, Status.INTERNAL)
-
-    def _interject(self, stream: Stream, replies: Replies) -> None:
-        """The call says what it was not asked for: in the loop's next turn, as whoever makes it say so is not done."""
-
-        def say(said: Replies | BaseException) -> None:
-            if not stream.gone and isinstance(said, list):
-                try:
-                    stream.say(said)
-                except Failed as failed:
-                    stream.fail(failed)
-
-        self.spawn(_given(replies), say)
 
     def refuse(self, number: int, code: Error) -> None:
         """Reset a stream that was never begun."""
@@ -195,15 +192,19 @@ class Streams:
         stream.close(status)
 
     def _remember(self, number: int, ended: int) -> None:
+        if len(self._ended) < CLOSED_KEPT:
+            self._ended.append(number)
+        else:
+            self.closed.pop(self._ended[self._oldest], None)
+            self._ended[self._oldest] = number
+            self._oldest = (self._oldest + 1) % CLOSED_KEPT
         self.closed[number] = ended
-        if len(self.closed) > CLOSED_KEPT:
-            del self.closed[next(iter(self.closed))]
 
     def _header_frame(self, number: int, block: bytes, flags: int) -> None:
         if self.shrink_table:
             self.shrink_table = False
             block = NO_TABLE + block
-        self.out.append(FRAME.pack(len(block) << 8 | HEADERS, flags | END_HEADERS, number) + block)
+        self.out.append(frame_head(len(block) << 8 | HEADERS, flags | END_HEADERS, number) + block)
 
     # ---- windows
 
@@ -242,7 +243,7 @@ class Streams:
     def frame_limit(self, size: int) -> None:
         """The client takes frames of this size."""
         self.frame_bytes = size
-        self.at_once = min(size, self.limits.send_bytes + MESSAGE.size)
+        self.at_once = min(size, self.limits.send_bytes + MESSAGE_HEAD_BYTES)
 
     def pause(self) -> None:
         """The socket takes no more: hold DATA back."""
@@ -263,7 +264,3 @@ class Streams:
         self.reserve -= more
         while self.blocked and self.room > 0:
             self.blocked.pop(next(iter(self.blocked))).unblocked()
-
-
-async def _given(replies: Replies) -> Replies:
-    return replies

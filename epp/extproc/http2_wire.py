@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from typing import Final
 
 from epp.extproc.http2_codes import Broken, Error, Setting, Status
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-FRAME = struct.Struct(">LBL")
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+frame_head: Final[Callable[[int, int, int], bytes]] = struct.Struct(">LBL").pack
 """A frame's nine bytes: length and type in one number (length << 8 | type), flags, stream."""
-MESSAGE = struct.Struct(">BL")
+FRAME_HEAD_BYTES: Final = 9
+message_head: Final[Callable[[int, int], bytes]] = struct.Struct(">BL").pack
 """A gRPC message's five: compressed or not, length."""
-DATA_MESSAGE = struct.Struct(">LBLBL")
+MESSAGE_HEAD_BYTES: Final = 5
+data_message_head: Final[Callable[[int, int, int, int, int], bytes]] = struct.Struct(">LBLBL").pack
 """Both at once: a DATA frame that holds one whole message."""
 
 # Plain numbers, not an enum: they are compared for every frame.
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
-ACK = END_STREAM = 0x1
-END_HEADERS, PADDED, PRIORITISED = 0x4, 0x8, 0x20
+DATA: Final = 0
+HEADERS: Final = 1
+PRIORITY: Final = 2
+RST_STREAM: Final = 3
+SETTINGS: Final = 4
+PUSH_PROMISE: Final = 5
+PING: Final = 6
+GOAWAY: Final = 7
+WINDOW_UPDATE: Final = 8
+CONTINUATION: Final = 9
+ACK: Final = 0x1
+END_STREAM: Final = 0x1
+END_HEADERS: Final = 0x4
+PADDED: Final = 0x8
+PRIORITISED: Final = 0x20
 
-MAX_STREAM = MAX_WINDOW = 2**31 - 1
-FRAME_BYTES = 16_384
+MAX_STREAM: Final = 2**31 - 1
+MAX_WINDOW: Final = 2**31 - 1
+FRAME_BYTES: Final = 16_384
 """Largest frame payload we take: the protocol's default, as Envoy sends no larger ones."""
-DEFAULT_WINDOW = 65_535
-LONGEST_MESSAGE = 1_000
+DEFAULT_WINDOW: Final = 65_535
+LONGEST_MESSAGE: Final = 1_000
 """Bytes of a grpc-message: more helps nobody and may be over the client's header limit."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return FRAME.pack(len(payload) << 8 | kind, flags, stream) + payload
+    return frame_head(len(payload) << 8 | kind, flags, stream) + payload
 
 
 def settings(values: dict[Setting, int]) -> bytes:
@@ -76,11 +93,11 @@ def _http_status(status: int) -> bytes:
     return b"\x88" if status == 200 else b"\x08" + _text(str(status).encode())
 
 
-CONTENT_TYPE = b"\x0f\x10" + _text(b"application/grpc")
-RESPONSE = _http_status(200) + CONTENT_TYPE
+CONTENT_TYPE: Final = b"\x0f\x10" + _text(b"application/grpc")
+RESPONSE: Final = _http_status(200) + CONTENT_TYPE
 """The response's headers."""
-ACCEPTED = _field(b"grpc-accept-encoding", b"identity")
-NO_TABLE = b"\x20"
+ACCEPTED: Final = _field(b"grpc-accept-encoding", b"identity")
+NO_TABLE: Final = b"\x20"
 """Announces that the dynamic table has shrunk to nothing: a peer that allows less than the default must be told."""
 
 
@@ -96,7 +113,7 @@ def http_refusal(status: int, message: str) -> bytes:
     return _http_status(status) + CONTENT_TYPE + told
 
 
-OK = trailers(Status.OK)
+OK: Final = trailers(Status.OK)
 
 
 def percent_encoded(message: str) -> bytes:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import final
 
 from epp.extproc.servicer import StreamWatch
 
 
+@final
 class OpenStreams:
     """Counts streams and passes on what it hears."""
+
+    __slots__ = ("_none", "_watch", "count")
 
     def __init__(self, watch: StreamWatch) -> None:
         self.count = 0
@@ -17,8 +21,9 @@ class OpenStreams:
         self._none.set()
 
     def stream_opened(self) -> None:
+        if not self.count:
+            self._none.clear()
         self.count += 1
-        self._none.clear()
         self._watch.stream_opened()
 
     def stream_closed(self, seconds: float, code: str) -> None:
