@@ -6,36 +6,43 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, final
 
 import numpy as np
-from msgspec import Struct
 from xxhash import xxh3_64_hexdigest
 
 from epp.types import Ballot, Decision, Refused, Request, Run, Scores, Step, Vote
 
 MOST_BYTES = 16 << 20
 NARROW = np.dtype(np.float32)
+FEW = 32
+"""Votes on so many candidates are kept as they are: less would be saved than copying them takes."""
 NONE: list[Any] = []
 NO_SIGNALS: dict[str, Any] = {}
 """Shared by all that is kept: thousands of empty lists would be walked by every full garbage collection."""
 
 
-class Recorded(Struct, frozen=True):
+@final
+class Recorded:
     """One decision and the little of its request that may be shown."""
 
-    at: float
-    """Seconds since 1970."""
-    incoming_model: str
-    objective: str
-    fairness_id: str
-    priority: int
-    body_bytes: int
-    decision: Decision
-    """Votes and totals as float32; of the signals only columns of milliseconds, of the primary run's candidates."""
-    refused: Refused | None
-    size: int
-    """Bytes it is reckoned to hold."""
+    __slots__ = (
+        "at", "body_bytes", "decision", "fairness_id", "incoming_model", "objective", "priority", "refused", "size",
+    )  # fmt: skip
+
+    def __init__(self, at: float, request: Request, decision: Decision, refused: Refused | None, size: int) -> None:
+        self.at = at
+        """Seconds since 1970."""
+        self.incoming_model = request.incoming_model
+        self.objective = request.objective
+        self.fairness_id = request.fairness_id
+        self.priority = request.priority
+        self.body_bytes = request.body_bytes
+        self.decision = decision
+        """Of the signals only columns of milliseconds, float32, of the primary run's candidates."""
+        self.refused = refused
+        self.size = size
+        """Bytes it is reckoned to hold."""
 
 
 class Decisions:
@@ -54,18 +61,7 @@ class Decisions:
         """Keep a decision, with the refusal it ended in. It may lose its signals afterwards."""
         slim = _slim(decision)
         size = _size(slim)
-        recorded = Recorded(
-            self._clock(),
-            request.incoming_model,
-            request.objective,
-            request.fairness_id,
-            request.priority,
-            request.body_bytes,
-            slim,
-            None if refused is None else _bare(refused),
-            size,
-        )
-        self._ring.append(recorded)
+        self._ring.append(Recorded(self._clock(), request, slim, None if refused is None else _bare(refused), size))
         self._bytes += size
         while self._bytes > self._max_bytes:
             self._bytes -= self._ring.popleft().size
@@ -92,12 +88,12 @@ def milliseconds(decision: Decision) -> dict[str, Any]:
     run = decision.runs.get(decision.primary)
     if run is None or not run.candidates:
         return NO_SIGNALS
-    rows = slice(None) if run.rows is None else run.rows
-    return {
-        name: value[rows].astype(NARROW)
-        for name, value in decision.signals.items()
-        if name.endswith("_ms") and isinstance(value, np.ndarray) and value.shape == (decision.table_size,)
-    } or NO_SIGNALS
+    found: dict[str, Any] = NO_SIGNALS
+    for name, value in decision.signals.items():
+        if name.endswith("_ms") and isinstance(value, np.ndarray) and value.shape == (decision.table_size,):
+            column = (value if run.rows is None else value[run.rows]).astype(NARROW)
+            found = {**found, name: column}
+    return found
 
 
 def _slim(decision: Decision) -> Decision:
@@ -124,14 +120,18 @@ def _slim_run(run: Run) -> Run:
 
 
 def _narrow(run: Run) -> tuple[Sequence[Vote], Scores]:
-    """Votes and totals in half the memory; a reader of the decision needs no more digits.
+    """Votes and totals in half the memory if they are many; a reader of the decision needs no more digits.
 
-    Scores means float64 everywhere else. They are copies: what a scorer returned may be a live column.
+    Scores means float64 everywhere else. They are copies: what a scorer returned may be a live column; a ballot's table
+    is the decision's own.
     """
-    if isinstance(run.votes, Ballot):
-        table = run.votes.table.astype(NARROW)
-        return Ballot(run.votes.voters, table), table[-1]
-    return [Vote(vote.by, vote.weight, vote.scores.astype(NARROW)) for vote in run.votes], run.totals.astype(NARROW)
+    votes = run.votes
+    if not isinstance(votes, Ballot):
+        return [Vote(vote.by, vote.weight, vote.scores.astype(NARROW)) for vote in votes], run.totals.astype(NARROW)
+    if len(run.candidates) <= FEW:
+        return votes, run.totals
+    table = votes.table.astype(NARROW)
+    return Ballot(votes.voters, table), table[-1]
 
 
 def _bare(refused: Refused) -> Refused:
@@ -143,10 +143,11 @@ def _size(decision: Decision) -> int:
     """Bytes, as measured on CPython 3.11 for each part and rounded up."""
     size = 1_000 + 90 * len(decision.spent) + 200 * len(decision.flaws) + 150 * len(decision.notes)
     size += _left_out_size(decision.steps) if decision.steps else 0
-    size += sum(150 + int(column.nbytes) for column in decision.signals.values())
+    if decision.signals:
+        size += sum([150 + int(column.nbytes) for column in decision.signals.values()])
     for run in decision.runs.values():
         n = len(run.candidates)
-        size += 700 + 8 * n + (len(run.votes) + 1) * (200 + 4 * n)
+        size += 700 + 8 * n + (len(run.votes) + 1) * (200 + (8 if n <= FEW else 4) * n)
         size += _left_out_size(run.steps) if run.steps else 0
     return size
 

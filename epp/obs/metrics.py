@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
@@ -47,7 +46,9 @@ class Metrics:
         """ext_proc streams."""
         self._streams = streams
         self._plugin_types: Mapping[str, str] = plugin_types or {}
-        self._places: dict[tuple[str, str], Histogram] = {}
+        self._places: dict[str, dict[str, Histogram]] = {}
+        """By place and plug-in."""
+        self._hits: dict[str, tuple[Histogram, Histogram]] = {}
         self._flows: dict[tuple[str, str, str, int], Flow] = {}
         self._flows_by_labels: dict[Labels, Flow] = {}
         self._latest = Request()
@@ -68,6 +69,7 @@ class Metrics:
         """Another configuration is in force."""
         self._plugin_types = plugin_types
         self._places.clear()
+        self._hits.clear()
 
     def keep_models(self, models: Iterable[str]) -> None:
         """These models are named by the operator and never become `other`."""
@@ -189,9 +191,13 @@ class Metrics:
 
     def prefix_hit(self, plugin: str, ratio: float, hit_bytes: float) -> None:
         """What the picked endpoint held of a prompt."""
-        labels = self._plugin(plugin)
-        self._observe("prefix_indexer_hit_ratio", labels, ratio)
-        self._observe("prefix_indexer_hit_bytes", labels, hit_bytes)
+        found = self._hits.get(plugin)
+        if found is None:
+            histograms, labels = self._families.histograms, self._plugin(plugin)
+            ratios, sizes = histograms("prefix_indexer_hit_ratio"), histograms("prefix_indexer_hit_bytes")
+            found = self._hits[plugin] = ratios.at(labels), sizes.at(labels)
+        found[0].observe(ratio)
+        found[1].observe(hit_bytes)
 
     def held(self, held_bytes: int) -> None:
         """Bytes of request bodies in memory."""
@@ -254,40 +260,37 @@ class Metrics:
     def _plugins(self, decision: Decision) -> None:
         places = self._places
         for spent in decision.spent:
-            series = places.get((spent.place, spent.by)) or self._placed(spent.place, spent.by)
-            # `observe`, spelled out for the eight there are of each request.
-            counts, seconds = series.counts, spent.seconds
-            counts[bisect_left(series.bounds, seconds)] += 1.0
-            counts[-1] += seconds
+            place = places.get(spent.place)
+            series = None if place is None else place.get(spent.by)
+            (series or self._placed(spent.place, spent.by)).observe(spent.seconds)
         for flaw in decision.flaws:
             self.flawed(flaw.by, flaw.rule)
 
     def _placed(self, place: str, by: str) -> Histogram:
         labels = (EXTENSION_POINTS.get(place, place), self._plugin_types.get(by, by), by)
-        found = self._places[place, by] = self._plugin_s.at(labels)
+        found = self._places.setdefault(place, {})[by] = self._plugin_s.at(labels)
         return found
 
 
 def _completed(flow: Flow, outcome: Outcome) -> None:
-    observe = flow.observe
-    observe("request_duration_seconds", outcome.duration_s)
-    observe("response_size_bytes", outcome.response_bytes)
-    ttft = outcome.ttft_s
-    if ttft is not None:
-        flow.histogram("request_ttft_seconds", "true" if outcome.streamed else "false").observe(ttft)
+    duration_s, ttft_s, streamed = outcome.duration_s, outcome.ttft_s, outcome.streamed
+    flow.observe("request_duration_seconds", duration_s)
+    flow.observe("response_size_bytes", outcome.response_bytes)
+    if ttft_s is not None:
+        flow.histogram("request_ttft_seconds", "true" if streamed else "false").observe(ttft_s)
     usage = outcome.usage
     if usage is None:
         return
-    if usage.prompt_tokens > 0:
-        observe("request_input_tokens", usage.prompt_tokens)
-    if usage.cached_tokens is not None:
-        observe("request_cached_tokens", usage.cached_tokens)
-    made = usage.completion_tokens
+    asked, cached, made = usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens
+    if asked > 0:
+        flow.observe("request_input_tokens", asked)
+    if cached is not None:
+        flow.observe("request_cached_tokens", cached)
     if made > 0:
-        observe("request_output_tokens", made)
-        observe("request_ntpot_seconds", outcome.duration_s / made)
-    if made > 1 and outcome.streamed and ttft is not None:
-        observe("request_streaming_tpot_seconds", (outcome.duration_s - ttft) / (made - 1))
+        flow.observe("request_output_tokens", made)
+        flow.observe("request_ntpot_seconds", duration_s / made)
+    if made > 1 and streamed and ttft_s is not None:
+        flow.observe("request_streaming_tpot_seconds", (duration_s - ttft_s) / (made - 1))
 
 
 def new_registry() -> CollectorRegistry:

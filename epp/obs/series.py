@@ -108,8 +108,9 @@ class Histogram:
         self.counts = [0.0] * (len(bounds) + 2)
 
     def observe(self, value: float) -> None:
-        counts = self.counts
-        counts[bisect_left(self.bounds, value)] += 1.0
+        counts, bounds = self.counts, self.bounds
+        # Most are in the first bucket: how long a plug-in took, the bytes of a short answer.
+        counts[0 if value <= bounds[0] else bisect_left(bounds, value)] += 1.0
         counts[-1] += value
 
 
