@@ -17,6 +17,7 @@ COMPILED = (
     "epp/account.py",
     "epp/bodies/jsonbody.py",
     "epp/bodies/lines.py",
+    "epp/bodies/openai.py",
     "epp/bodies/registry.py",
     "epp/bodies/usage.py",
     "epp/decision.py",

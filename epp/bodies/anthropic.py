@@ -117,6 +117,7 @@ class _Messages(msgspec.Struct, gc=False):
 
 _RULES = Rules(
     msgspec.json.Decoder(_Messages),
+    _Messages.parsed,
     missing="invalid messages request: must have at least one message",
     mistyped="error parsing messages request",
     malformed="error unmarshaling request body",

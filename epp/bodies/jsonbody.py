@@ -9,9 +9,9 @@ UTF-8, half a surrogate pair) is refused: engines refuse it too.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -27,18 +27,14 @@ Loose = Any
 """A field that is used if it has the right type and ignored if not, as clients send all sorts of things."""
 
 
-class Shape(Protocol):
-    """The fields of one kind of body."""
-
-    def parsed(self) -> Parsed | None:
-        """None if a required field is missing or empty. Raises ValidationError if a field holds the wrong thing."""
-
-
 @dataclass(frozen=True, slots=True)
 class Rules:
     """How one kind of body is read and how it is refused."""
 
-    decoder: msgspec.json.Decoder[Shape]
+    decoder: msgspec.json.Decoder[Any]
+    convert: Callable[[Any], Parsed | None]
+    """What a decoded body says: None if a required field is missing or empty. Raises ValidationError if a field holds
+    the wrong thing."""
     missing: str
     """The refusal when a required field is missing or empty."""
     mistyped: str = ""
@@ -62,7 +58,7 @@ def read(body: bytes, rules: Rules) -> Parsed:
 
 def _attempt(body: bytes, rules: Rules) -> tuple[Parsed | None, str]:
     try:
-        return rules.decoder.decode(body).parsed(), rules.missing
+        return rules.convert(rules.decoder.decode(body)), rules.missing
     except msgspec.ValidationError as error:
         return None, f"{rules.mistyped}: {detail(error)}" if rules.mistyped else rules.missing
     except MALFORMED as error:

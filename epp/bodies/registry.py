@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from epp.bodies.parsed import Parser
 from epp.types import Refused
 
-DEFAULT_PATH = "/v1/completions"
-MOST_PATHS = 256
+DEFAULT_PATH: Final = "/v1/completions"
+PATHS: Final = [":path", "x-original-path", "x-forwarded-path"]
+MOST_PATHS: Final = 256
 """Remembered; clients choose them."""
 
 
 def request_path(headers: dict[str, tuple[str, ...]]) -> str:
     """The path without query: `:path`, else what a proxy in front kept of it, else the completions path."""
-    for name in (":path", "x-original-path", "x-forwarded-path"):
+    for name in PATHS:
         values = headers.get(name)
         if values and values[-1]:
-            return values[-1].partition("?")[0]
+            path = values[-1]
+            return path.partition("?")[0] if "?" in path else path
     return DEFAULT_PATH
 
 

@@ -31,6 +31,7 @@ class _Generate(msgspec.Struct, gc=False):
 
 _RULES = Rules(
     msgspec.json.Decoder(_Generate),
+    _Generate.parsed,
     missing="invalid generate request: must have non-empty input_ids field",
     mistyped="invalid generate request",
     malformed="invalid generate request",

@@ -53,6 +53,9 @@ OPENAI = Dialect(b'"usage"', _of_body, _of_event)
 SGLANG = Dialect(b'"meta_info"', _of_answer, _of_last_answer)
 
 
+DETAILS: Final = ["prompt_tokens_details", "input_tokens_details"]
+
+
 def merged(known: Usage | None, block: Block) -> Usage | None:
     """`known` with what `block` tells. Counts above zero replace earlier ones, as engines repeat zeros while they
     stream; the reported total is believed only beside both halves."""
@@ -62,16 +65,18 @@ def merged(known: Usage | None, block: Block) -> Usage | None:
     completion = _count(block, "completion_tokens", "output_tokens")
     if prompt is None and completion is None:
         return known
-    was = known or Usage()
     cached = _cached(block)
     total = _whole(block.get("total_tokens")) if prompt and completion else None
-    prompt = prompt or was.prompt_tokens
-    completion = completion or was.completion_tokens
-    return Usage(prompt, completion, total or prompt + completion, was.cached_tokens if cached is None else cached)
+    if known is not None:
+        prompt = prompt or known.prompt_tokens
+        completion = completion or known.completion_tokens
+        cached = known.cached_tokens if cached is None else cached
+    prompt, completion = prompt or 0, completion or 0
+    return Usage(prompt, completion, total or prompt + completion, cached)
 
 
 def _cached(block: dict[str, Any]) -> int | None:
-    for name in ("prompt_tokens_details", "input_tokens_details"):
+    for name in DETAILS:
         details = block.get(name)
         if isinstance(details, dict) and (cached := _whole(details.get("cached_tokens"))) is not None:
             return cached
@@ -83,13 +88,15 @@ def _count(block: dict[str, Any], name: str, other: str) -> int | None:
     value = block.get(name)
     if value is None:
         value = block.get(other)
-    return None if value is None else _whole(value)
+    return _whole(value)
 
 
 def _whole(value: object) -> int | None:
+    if value is None:
+        return None
     if type(value) is int:
         return max(0, value)
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
         return max(0, int(float(value)))

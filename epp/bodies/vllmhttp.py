@@ -47,6 +47,7 @@ class _Generate(msgspec.Struct, gc=False):
 
 _RULES = Rules(
     msgspec.json.Decoder(_Generate),
+    _Generate.parsed,
     missing="invalid generate request: must have non-empty token_ids field",
     mistyped="invalid generate request",
 )

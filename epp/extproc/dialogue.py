@@ -150,7 +150,8 @@ class Dialogue:
         return self._last(exchange, self._stream.ended(exchange.trailers()))
 
     def _head_seen(self, end: bool, changes: HeadAnswer) -> Answers | Awaitable[Answers]:
-        answers = [replies.response_headers(*changes)]
+        set_headers, remove = changes
+        answers = [replies.response_headers(set_headers, remove)]
         return answers if not end or self._exchange is None else self._last(self._exchange, answers)
 
     def _last(self, exchange: Exchange, answers: Answers) -> Answers | Awaitable[Answers]:

@@ -128,23 +128,25 @@ def _walked(wire: bytes) -> Message | None:
         message = Message(KINDS[kind], headers, b"", ended > 0)
     else:
         return None
-    return message if stop == len(wire) or _walked_rest(message, wire[stop:]) else None
+    return message if stop == len(wire) or _walked_rest(message, wire, stop) else None
 
 
-def _walked_rest(message: Message, rest: bytes) -> bool:
+def _walked_rest(message: Message, wire: bytes, at: int) -> bool:
     """What stands after the one field of a kind; False if it is unusual."""
-    if len(rest) <= LONGEST_MODES and rest in _MODES:
-        message.modes = _MODES[rest]
-        return True
-    start, end = span(rest, 1)
-    if rest[0] != METADATA or end > len(rest):
+    if len(wire) <= at + LONGEST_MODES:
+        modes = wire[at:]
+        if modes in _MODES:
+            message.modes = _MODES[modes]
+            return True
+    start, end = span(wire, at + 1)
+    if wire[at] != METADATA or end > len(wire):
         return False
-    if end < len(rest):
-        modes = EMPTY_METADATA + rest[end:]
+    if end < len(wire):
+        modes = EMPTY_METADATA + wire[end:]
         if modes not in _MODES:
             return False
         message.modes = _MODES[modes]
-    message.metadata = Late(rest[start:end])
+    message.metadata = Late(wire[start:end])
     return True
 
 
