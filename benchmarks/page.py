@@ -27,7 +27,7 @@ class Row:
 
     def line(self) -> str:
         wanted = f"≤ {self.wanted:.4g}{self.unit}"
-        run = f"`python -m benchmarks.{self.made_by}`"
+        run = f"`make bench ONLY={self.made_by}`"
         if self.reached is None:
             return f"| {self.what} | {wanted} | not measured | | | {run} |"
         share = self.reached / self.wanted
@@ -124,6 +124,16 @@ def _shares(results: Results) -> Iterator[str]:
             )
 
 
+def _in_python(results: Results) -> str:
+    here, there = (at(results, "exchange", run, "four_messages_us_10") for run in ("here", "in_python"))
+    if not here or not there:
+        return ""
+    return (
+        f"* A request's four messages without a transport take {here:.0f} µs; from the same sources without a compiler,\n"
+        f"  {there:.0f} µs ([0028](adr/0028-compiled-by-mypyc.md)).\n"
+    )
+
+
 def _picks(results: Results) -> Iterator[str]:
     yield "| | scrapes/s | scraping | CPU a scrape | p50, p99 of a pick with it | without |"
     yield "|---|---|---|---|---|---|"
@@ -191,7 +201,7 @@ Times are wanted on a machine where a bare grpc.aio echo costs 0.53 ms of CPU; h
 
 ## Several processes
 
-`python -m benchmarks.workers`; CPU a request in µs, and requests a second, on two cores that the load generator shares.
+`make bench ONLY=workers`; CPU a request in µs, and requests a second, on two cores that the load generator shares.
 No figure was set. Once the core of the decider is full, more edges add nothing.
 
 | | edges | decider | all | requests/s |
@@ -200,7 +210,7 @@ No figure was set. Once the core of the decider is full, more edges add nothing.
 
 ## Where the time goes
 
-{envoy}
+{python}{envoy}
 Behind Envoy each request is four messages each way. At 300 requests/s each of them wakes the picker on its own, so the
 kernel, the event loop and TLS cost more than the decision does. Of a request,
 [decision.json](../benchmarks/results/decision.json) tells what the decision takes and what its whole life does without
@@ -246,6 +256,7 @@ def page(results: Results) -> str:
     return TEXT.format(
         rows="\n".join(row.line() for row in _rows(results)),
         workers="\n".join(_workers(results)),
+        python=_in_python(results),
         envoy="".join(_shares(results)),
         picks="\n".join(_picks(results)),
         published="\n".join(_published()),
