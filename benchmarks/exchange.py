@@ -5,8 +5,8 @@ messages: request headers, body, response headers, one piece that ends; `recorde
 message of its own, as Envoy sends it. Medians of batches, in CPU time of the thread.
 
 Run from compiled modules, the same sources in Python are measured in turn with them (`in_python`).
-`--against FOLDER` measures another checkout as well, compiled if it has been; `--memory` adds 300,000 requests and what they
-leave behind.
+`--against FOLDER` measures another checkout as well, compiled if it has been; `--memory` adds 300,000 requests and
+what they leave behind.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ def _in_python(results: Results) -> str:
     if not here or not there:
         return ""
     return (
-        f"* A request's four messages without a transport take {here:.0f} µs; from the same sources without a compiler,\n"
+        f"* A request's four messages without a transport take {here:.0f} µs; the same sources not compiled\n"
         f"  {there:.0f} µs ([0028](adr/0028-compiled-by-mypyc.md)).\n"
     )
 
