@@ -67,6 +67,9 @@ COMPILED = (
     "epp/rules.py",
     "epp/scheduler.py",
     "epp/suspension.py",
+    "scorers/packing.py",
+    "scorers/prefix_lookup.py",
+    "scorers/spread.py",
 )
 """What a request passes through. docs/adr/0028-compiled-by-mypyc.md tells what such a module must keep to."""
 

@@ -5,8 +5,8 @@ What is made for each request is a plain class, which a compiled module makes an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, final, overload
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, TypeAlias, final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from msgspec import Struct
 from epp.endpoints import Endpoint, Rows, Scores
 from epp.refusals import Refused
 
-NOTHING: Scores = np.zeros(0)
+NOTHING: Final[Scores] = np.zeros(0)
 
 
 class Step(Struct, frozen=True):
@@ -33,7 +33,8 @@ class Vote(Struct):
     scores: Scores
 
 
-class Ballot(Sequence[Vote]):
+@final
+class Ballot:
     """The votes of a run in one table, each made into a Vote when somebody looks.
 
     One array is checked, added up and kept in a third of the time that one for each scorer takes.
@@ -57,8 +58,16 @@ class Ballot(Sequence[Vote]):
     def __getitem__(self, at: slice) -> list[Vote]: ...
 
     def __getitem__(self, at: int | slice) -> Vote | list[Vote]:
-        votes = [Vote(by, weight, self.table[row]) for row, (by, weight) in enumerate(self.voters)]
-        return votes[at]
+        return self._votes()[at]
+
+    def __iter__(self) -> Iterator[Vote]:
+        return iter(self._votes())
+
+    def _votes(self) -> list[Vote]:
+        return [Vote(by, weight, self.table[row]) for row, (by, weight) in enumerate(self.voters)]
+
+
+Votes: TypeAlias = Ballot | Sequence[Vote]
 
 
 class Flaw(Struct, frozen=True):
@@ -103,7 +112,7 @@ class Run:
         profile: str,
         candidates: tuple[Endpoint, ...] = (),
         steps: list[Step] | None = None,
-        votes: Sequence[Vote] = (),
+        votes: Votes = (),
         totals: Scores = NOTHING,
         picked: tuple[Endpoint, ...] = (),
         picked_rows: tuple[int, ...] = (),
@@ -114,7 +123,7 @@ class Run:
         self.candidates = candidates
         """After the filters, n of them, in the order of every vote."""
         self.steps = [] if steps is None else steps
-        self.votes = votes
+        self.votes: Votes = votes
         self.totals = totals
         """Weighted sums, shape (n,)."""
         self.picked = picked

@@ -47,7 +47,9 @@ class Hooks:
         headers: dict[str, str] = {}
         for plugin, method in self._picked:
             try:
-                headers.update(_texts(method(request, decision)))
+                told = method(request, decision)
+                if told is not None:
+                    headers.update(_texts(told))
             except PASSED_ON:
                 raise
             except BaseException as error:

@@ -44,7 +44,7 @@ class Setup:
     """A configuration, built: everything that decides. Immutable; a reload makes another one."""
 
     plugins: Mapping[str, Plugin]
-    profiles: Mapping[str, Profile]
+    profiles: dict[str, Profile]
     handler: Bound
     primary: Callable[[Request, Mapping[str, Run]], str] | None
     """The handler's own word on which run counts; None = the first that picked."""

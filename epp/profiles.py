@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from types import GeneratorType, NoneType
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ import numpy as np
 from epp.plan import Given, Measured, Setup, Slow
 from epp.plugins import PASSED_ON, shown
 from epp.scheduler import Bound, Context, checked_column, checked_mask, keys_at, run
-from epp.types import Decision, Flaw, Mask, Refused, Request, Rows, Run, Step
+from epp.types import Decision, Flaw, Mask, Refused, Rows, Run, Step
 
 PLAIN: Final = (tuple, np.ndarray, float, NoneType)
 """What signals mostly answer, none of it awaitable."""
@@ -183,19 +183,18 @@ def _admit(setup: Setup, context: Context) -> None:
 def _run_profiles(setup: Setup, context: Context) -> None:
     """Run the profiles the handler names until it names none; the primary run's refusal is the request's."""
     decision = context.decision
-    names = tuple(setup.profiles)
+    profiles, runs = setup.profiles, decision.runs
     asked = context.values.copy()
-    asked["profiles"], asked["runs"] = names, decision.runs
-    for _ in range(len(names) + 1):
+    asked["profiles"], asked["runs"] = tuple(profiles), runs
+    for _ in range(len(profiles) + 1):
         wanted = _wanted(context, setup.handler, asked)
         for name in wanted:
-            if name in setup.profiles and name not in decision.runs:
-                decision.runs[name] = run(setup.profiles[name], context)
+            if name in profiles and name not in runs:
+                runs[name] = run(profiles[name], context)
         # Once all have run, whatever it names has run.
-        if not wanted or len(decision.runs) == len(names):
+        if not wanted or len(runs) == len(profiles):
             break
-    request: Request = context.values["request"]
-    decision.primary = _primary(setup, context, request)
+    decision.primary = _primary(setup, context)
     if not decision.picked:
         refused = [r.refused for r in decision.runs.values() if r.refused is not None]
         raise (
@@ -207,18 +206,20 @@ def _run_profiles(setup: Setup, context: Context) -> None:
 
 def _wanted(context: Context, handler: Bound, asked: dict[str, Any]) -> list[str]:
     answer = context.ask(handler, "profile_handler", asked)
-    if answer is None or (isinstance(answer, list | tuple) and all(isinstance(name, str) for name in answer)):
-        return list(answer or ())
+    if answer is None:
+        return []
+    if isinstance(answer, (list, tuple)) and all(isinstance(name, str) for name in answer):
+        return list(answer)
     context.decision.flaws.append(Flaw(handler.name, "shape", "wanted a list of profiles' names"))
     return []
 
 
-def _primary(setup: Setup, context: Context, request: Request) -> str:
+def _primary(setup: Setup, context: Context) -> str:
     runs = context.decision.runs
     if setup.primary is None:
         return _first_picked(runs)
     try:
-        return setup.primary(request, runs)
+        return setup.primary(context.values["request"], runs)
     except PASSED_ON:
         raise
     except BaseException as error:  # noqa: BLE001 - a stranger's code: the first run that picked counts
@@ -226,5 +227,8 @@ def _primary(setup: Setup, context: Context, request: Request) -> str:
         return _first_picked(runs)
 
 
-def _first_picked(runs: Mapping[str, Run]) -> str:
-    return next((name for name, result in runs.items() if result.picked), next(iter(runs), ""))
+def _first_picked(runs: dict[str, Run]) -> str:
+    for name, result in runs.items():
+        if result.picked:
+            return name
+    return next(iter(runs), "")

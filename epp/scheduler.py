@@ -244,9 +244,11 @@ def _clamped(context: Context, by: str, scores: Scores) -> Scores:
 def _pick(profile: Profile, context: Context, values: dict[str, Any], totals: Scores) -> list[int]:
     values = values.copy()
     values["scores"] = totals
-    answer = context.ask(profile.picker, "picker", values)
-    chosen = _rows_of(answer)
-    if chosen and min(chosen) >= 0 and max(chosen) < len(totals) and len(set(chosen)) == len(chosen):
+    chosen = _rows_of(context.ask(profile.picker, "picker", values))
+    if len(chosen) == 1:
+        if 0 <= chosen[0] < len(totals):
+            return chosen
+    elif chosen and min(chosen) >= 0 and max(chosen) < len(totals) and len(set(chosen)) == len(chosen):
         return chosen
     context.decision.flaws.append(Flaw(profile.picker.name, "rows", "the highest total was taken instead"))
     return [int(totals.argmax())]

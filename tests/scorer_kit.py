@@ -61,6 +61,6 @@ def decided(
 
 def measured(signal: Any, *arguments: Any) -> dict[str, Any]:
     """What a signal says, by the names it provides."""
-    answer = signal(*arguments)
+    answer = getattr(signal, "measure", signal)(*arguments)
     names = list(signal.provides.values)
     return dict(zip(names, answer if len(names) > 1 else (answer,), strict=True))

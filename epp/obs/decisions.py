@@ -119,7 +119,7 @@ def _slim_run(run: Run) -> Run:
     return Run(run.profile, run.candidates, run.steps or NONE, votes, totals, run.picked, run.picked_rows, refused)
 
 
-def _narrow(run: Run) -> tuple[Sequence[Vote], Scores]:
+def _narrow(run: Run) -> tuple[Ballot | Sequence[Vote], Scores]:
     """Votes and totals in half the memory if they are many; a reader of the decision needs no more digits.
 
     Scores means float64 everywhere else. They are copies: what a scorer returned may be a live column; a ballot's table

@@ -111,7 +111,7 @@ def test_prompts_of_one_request_are_matched_each_by_itself() -> None:
 
 
 def tokens_of(*parts: bytes | Media, **settings: Any) -> tuple[int, ...]:
-    made = build(TokenProducer, **settings)(request(prompts=(Prompt(list(parts)),)))
+    made = build(TokenProducer, **settings).measure(request(prompts=(Prompt(list(parts)),)))
     assert made.count * 4 == len(made.prompts[0])
     return struct.unpack(f"<{made.count}I", made.prompts[0])
 
@@ -123,7 +123,7 @@ def test_text_is_packed_four_bytes_a_token() -> None:
 
 def test_token_ids_pass_through() -> None:
     ids = struct.pack("<3I", 7, 8, 9)
-    found = TokenProducer()(request(prompts=(Prompt(token_ids=ids),)))
+    found = TokenProducer().measure(request(prompts=(Prompt(token_ids=ids),)))
     assert (found.prompts, found.count) == ((ids,), 3)
 
 

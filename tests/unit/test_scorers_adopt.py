@@ -27,7 +27,7 @@ MADE = table(*NAMES)
 
 def hashed(producer: Any, text: str = LONG, made: Endpoints = MADE) -> tuple[Request, dict[str, Any]]:
     asked = request(text)
-    return asked, measured(producer, asked, made, TokenProducer()(asked))
+    return asked, measured(producer, asked, made, TokenProducer().measure(asked))
 
 
 def send(producer: Any, to: str, text: str = LONG, made: Endpoints = MADE) -> None:

@@ -17,12 +17,12 @@ LONG = "You are a helpful assistant. " * 100
 
 
 def cached(producer: Any, asked: Request, made: Endpoints) -> dict[str, float]:
-    found = measured(producer, asked, made, TokenProducer()(asked))
+    found = measured(producer, asked, made, TokenProducer().measure(asked))
     return dict(zip(made.names, found["cached_blocks"].tolist(), strict=True))
 
 
 def send(producer: Any, asked: Request, made: Endpoints, to: str) -> None:
-    found = measured(producer, asked, made, TokenProducer()(asked))
+    found = measured(producer, asked, made, TokenProducer().measure(asked))
     producer.picked(asked, decided(asked, made, {"default": to}, signals=found))
 
 
@@ -67,7 +67,7 @@ def test_an_endpoint_that_left_comes_back_empty() -> None:
 def test_an_endpoint_that_left_before_the_pick_is_not_remembered_for_long() -> None:
     producer, before = ApproxPrefixCacheProducer(), table("a", "b")
     asked = request(LONG)
-    found = measured(producer, asked, before, TokenProducer()(asked))
+    found = measured(producer, asked, before, TokenProducer().measure(asked))
     cached(producer, request(LONG), table("b"))
     producer.picked(asked, decided(asked, before, {"default": "a"}, signals=found))
     cached(producer, request(LONG), table("b", "c"))
@@ -77,7 +77,7 @@ def test_an_endpoint_that_left_before_the_pick_is_not_remembered_for_long() -> N
 def test_one_producer_does_not_remember_what_another_hashed() -> None:
     mine, other, made = ApproxPrefixCacheProducer(), ApproxPrefixCacheProducer(), table("a")
     asked = request(LONG)
-    found = measured(other, asked, made, TokenProducer()(asked))
+    found = measured(other, asked, made, TokenProducer().measure(asked))
     mine.picked(asked, decided(asked, made, {"default": "a"}, signals=found))
     assert mine.statistics().entries == 0
 

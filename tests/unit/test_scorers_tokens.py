@@ -11,8 +11,9 @@ from epp import Media, Prompt, Request
 from epp.settings import PluginError
 from epp.testing import request
 from scorers.images import dimensions
+from scorers.packing import MOST_PLACEHOLDERS
 from scorers.placeholders import Estimate, placeholders
-from scorers.tokens import MOST_PLACEHOLDERS, Tokenizer, TokenProducer
+from scorers.tokens import Tokenizer, TokenProducer
 from tests.scorer_kit import build
 
 # Each 64 × 32 pixels, written by Pillow.
@@ -32,7 +33,7 @@ def prompt_of(*parts: bytes | Media) -> Request:
 
 
 def bytes_of(*parts: bytes | Media, **settings: Any) -> bytes:
-    return build(TokenProducer, **settings)(prompt_of(*parts)).prompts[0]
+    return build(TokenProducer, **settings).measure(prompt_of(*parts)).prompts[0]
 
 
 @pytest.mark.parametrize(
@@ -55,12 +56,12 @@ def test_media_begin_at_a_whole_token() -> None:
 
 
 def test_each_prompt_of_a_batch_is_packed_by_itself() -> None:
-    found = TokenProducer()(request(prompts=(Prompt([b"a"]), Prompt([b"bcdef"]))))
+    found = TokenProducer().measure(request(prompts=(Prompt([b"a"]), Prompt([b"bcdef"]))))
     assert (found.prompts, found.count) == ((b"a\0\0\0", b"bcdef\0\0\0"), 3)
 
 
 def test_what_no_parser_understood_has_no_tokens() -> None:
-    assert TokenProducer()(request(prompts=())).count == 0
+    assert TokenProducer().measure(request(prompts=())).count == 0
 
 
 @pytest.mark.parametrize("image", [PNG, GIF, JPEG_WITH_EXIF], ids=["png", "gif", "jpeg"])
@@ -133,7 +134,7 @@ def test_media_count_as_configured(
     kind: str, content: str, estimate: dict[str, Any], headers: dict[str, str], count: int
 ) -> None:
     built = build(TokenProducer, estimate=estimate)
-    found = built(request(prompts=(Prompt([Media(kind, content)]),), headers=headers))
+    found = built.measure(request(prompts=(Prompt([Media(kind, content)]),), headers=headers))
     assert found.count == count
 
 
@@ -147,7 +148,7 @@ def test_defaults_hold_without_any_setting() -> None:
 def test_a_tokenizing_service_is_replaced_by_the_estimate_with_a_warning(settings: dict[str, Any]) -> None:
     producer = build(TokenProducer, **settings)
     assert len(producer.warnings) == 1
-    assert producer(request("abcd")).count == 1
+    assert producer.measure(request("abcd")).count == 1
 
 
 def test_the_plain_producer_has_nothing_to_warn_of() -> None:
