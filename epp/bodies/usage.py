@@ -149,7 +149,8 @@ class BodyUsage:
     def end(self) -> None:
         # Joining one piece copies nothing, and most documents come in one.
         body, self._pieces = b"".join(self._pieces), []
-        if body.find(self._dialect.mark) >= 0:
+        # The counts stand near the end.
+        if body.rfind(self._dialect.mark) >= 0:
             self.usage = _read(self.usage, self._dialect.of_body, body)
 
 
@@ -222,7 +223,7 @@ class EventUsage:
             return
         self.events += 1
         self.complete = len(text) <= len(STOP) + SPACES and text.replace(b" ", b"") == STOP
-        if text.find(self._dialect.mark) >= 0:
+        if text.rfind(self._dialect.mark) >= 0:
             self.usage = _read(self.usage, self._dialect.of_event, text)
 
 

@@ -41,10 +41,14 @@ _MODES: Final[dict[bytes, tuple[int, int] | None]] = {
 _MODES[EMPTY_METADATA] = None
 """What stands after headers or a body where no metadata is forwarded → body modes of request and response."""
 RECURRING: Final = frozenset({
-    ":authority", ":method", ":path", ":scheme", ":status", "accept", "accept-encoding", "content-type", "server", "te",
-    "transfer-encoding", "user-agent", "x-envoy-upstream-service-time", "x-forwarded-proto",
+    ":authority", ":method", ":path", ":scheme", ":status", "accept", "accept-encoding", "accept-language",
+    "anthropic-version", "connection", "content-type", "date", "server", "te", "transfer-encoding", "user-agent",
+    "x-envoy-upstream-service-time", "x-forwarded-proto", "x-stainless-arch", "x-stainless-async", "x-stainless-lang",
+    "x-stainless-os", "x-stainless-package-version", "x-stainless-read-timeout", "x-stainless-retry-count",
+    "x-stainless-runtime", "x-stainless-runtime-version",
 })  # fmt: skip
-"""Headers with few values, which are worth remembering whole; no secrets among them."""
+"""Headers with few values at a time, which are worth remembering whole; no secrets among them. x-stainless-* come from
+the clients of OpenAI and Anthropic."""
 MOST_REMEMBERED: Final = 4096
 LONGEST_REMEMBERED: Final = 96
 
@@ -175,15 +179,18 @@ def _walked_headers(wire: bytes, start: int, stop: int, headers: Received) -> in
         start = at + 2
         end = start + wire[at + 1]
         pair = _remembered.get(wire[at:end])
-        if pair is None:
+        if pair is not None:
+            name, value = pair
+        else:
             if end - start >= 0x80:
                 start, end = span(wire, at + 1)
-            pair = _pair(wire, start, end) if wire[at] == FIRST and end <= after else None
-            if pair is None:
+            if wire[at] != FIRST or end > after:
                 return -1
-            if pair[0] in RECURRING:
-                _remember(wire[at:end], pair)
-        name, value = pair
+            name, value = _pair(wire, start, end)
+            if not value:
+                return -1
+            if name in RECURRING:
+                _remember(wire[at:end], (name, value))
         headers.setdefault(name, value)
         found += 1
         if len(headers) != found:
@@ -199,13 +206,13 @@ _remembered: Final[dict[bytes, tuple[str, tuple[str, ...]]]] = {}
 _names: Final[dict[bytes, str]] = {}
 
 
-def _pair(wire: bytes, start: int, end: int) -> tuple[str, tuple[str, ...]] | None:
-    """Name and value of one header as Envoy writes it: `key`, then `raw_value`. None if it is written otherwise."""
+def _pair(wire: bytes, start: int, end: int) -> tuple[str, tuple[str, ...]]:
+    """Name and value of one header as Envoy writes it: `key`, then `raw_value`. No value if it is written otherwise."""
     if start + 2 > end or wire[start] != FIRST:
-        return None
+        return "", ()
     split = start + 2 + wire[start + 1]
     if split >= start + 0x82 or split > end:
-        return None
+        return "", ()
     sent = wire[start + 2 : split]
     name = _names.get(sent)
     if name is None:
@@ -213,13 +220,13 @@ def _pair(wire: bytes, start: int, end: int) -> tuple[str, tuple[str, ...]] | No
     if split == end:
         return name, ("",)
     if wire[split] != RAW_VALUE or split + 2 > end:
-        return None
+        return "", ()
     at = split + 2
     if wire[split + 1] >= 0x80:
         at, stop = span(wire, split + 1)
     else:
         stop = at + wire[split + 1]
-    return (name, (wire[at:stop].decode("utf-8", "replace"),)) if stop == end else None
+    return name, (wire[at:stop].decode("utf-8", "replace"),) if stop == end else ()
 
 
 def _remember(entry: bytes, pair: tuple[str, tuple[str, ...]]) -> None:
