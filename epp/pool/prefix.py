@@ -278,8 +278,9 @@ class PrefixIndex:
             return
         set_of = self._blocks.set_of.all
         before: Ids = set_of.take(ids)
-        first = int(before[0])
-        if (before == first).all():
+        first = before.item(0)
+        alike = before.tobytes()
+        if alike == alike[:4] * len(ids):
             set_of[ids] = left = self._leave(endpoint, first, len(ids))
             if first and not left:
                 self._blocks.delete(ids)

@@ -69,8 +69,8 @@ class Recency:
         places = np.arange(len(recent), dtype=np.uint16)
         mark[settled] = UNTOUCHED
         mark[recent] = places  # of an id that occurs twice, the last place stays
-        kept = np.concatenate((settled[mark[settled] == UNTOUCHED], recent[mark[recent] == places]))
-        self._settle(kept[self._sets.with_member(self._blocks.set_of.all[kept], self.slot)], room)
+        kept = np.concatenate((settled[mark.take(settled) == UNTOUCHED], recent[mark.take(recent) == places]))
+        self._settle(kept[self._sets.with_member(self._blocks.set_of.all.take(kept), self.slot)], room)
 
     def _settle(self, kept: Ids, room: int) -> None:
         slack = max(len(kept) >> 2, LEAST_SLACK)
@@ -93,9 +93,10 @@ class Recency:
         front = self._log[self._head : min(self._head + blocks + (blocks >> 1) + LEAST_SLACK, self._settled)]
         mark[front] = UNTOUCHED
         mark[self._log[self._settled : self._tail]] = 0
-        idle = np.flatnonzero(mark[front] == UNTOUCHED)[:blocks]
-        self._head += int(idle[-1]) + 1 if len(idle) else len(front)
-        return front[idle]
+        idle = (mark.take(front) == UNTOUCHED).nonzero()[0][:blocks]
+        self._head += idle.item(-1) + 1 if len(idle) else len(front)
+        oldest: Ids = front.take(idle)
+        return oldest
 
     def in_order(self) -> Ids:
         """The blocks held, least recently used first; good until the next touch."""

@@ -72,9 +72,9 @@ class EndpointSets:
         """For each set id, whether `slot` is a member."""
         present = np.zeros(len(self.masks), np.bool_)
         present[ids] = True
-        for each in np.flatnonzero(present).tolist():
+        for each in present.nonzero()[0].tolist():
             present[each] = self.masks[each] >> slot & 1
-        return present[ids]
+        return present.take(ids)
 
 
 def slots_of(mask: int) -> list[int]:
