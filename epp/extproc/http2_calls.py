@@ -42,6 +42,9 @@ class Call(Protocol):
         """The stream is gone. Called once."""
 
 
+# Members of an enum are dear to look up, and each stream ends in one of these ways.
+DONE: Final = Status.OK
+LEFT: Final = Status.CANCELLED
 ENDED_WELL: Final = (Status.OK, Status.CANCELLED, Status.DEADLINE_EXCEEDED, Status.UNAVAILABLE)
 IN_GO: Final = [Status(code).in_go if code in list(Status) else "" for code in range(max(Status) + 1)]
 """By code; told for every stream."""

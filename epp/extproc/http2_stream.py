@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from epp.extproc.dialogue import Dialogue
 from epp.extproc.http2_assembly import Assembly, message_length
-from epp.extproc.http2_calls import Call, Process, Replies, failure
+from epp.extproc.http2_calls import DONE, Call, Process, Replies, failure
 from epp.extproc.http2_codes import Error, Failed, Status, StreamBroken
 from epp.extproc.http2_limits import Cancel
 from epp.extproc.http2_wire import DATA, MESSAGE_HEAD_BYTES, data_message_head, frame_head, message_head
@@ -60,7 +60,7 @@ class Stream:
         self._last = False
         """Once what waits is sent, the trailers follow."""
         self._cancel: Cancel | None = None
-        self._closed_with = Status.OK
+        self._closed_with = DONE
 
     @property
     def stalled(self) -> bool:
@@ -161,7 +161,7 @@ class Stream:
             dialogue.sent()
             over = dialogue.over
         if over:
-            self.link.end_response(self, Status.OK, "")
+            self.link.complete(self)
 
     def interject(self, replies: Replies) -> None:
         """The call says what it was not asked for: in the loop's next turn, as whoever makes it say so is not done."""
@@ -206,7 +206,7 @@ class Stream:
         if replies:
             self._send(replies)
         if not self._pending:
-            self.link.end_response(self, Status.OK, "")
+            self.link.complete(self)
 
     def fail(self, failed: Failed) -> None:
         """End with a status; where a message may have gone out in part, only a reset is left."""
@@ -287,7 +287,7 @@ class Stream:
             return
         try:
             if self._last:
-                self.link.end_response(self, Status.OK, "")
+                self.link.complete(self)
             else:
                 self._sent()
                 if not self.gone:

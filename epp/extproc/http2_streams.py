@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from epp.extproc.http2_calls import Calls
+from epp.extproc.http2_calls import DONE, LEFT, Calls
 from epp.extproc.http2_codes import Broken, Error, Failed, Status, StreamBroken
 from epp.extproc.http2_headers import Opening
 from epp.extproc.http2_limits import Budget, Limits, Spawn
@@ -143,7 +143,13 @@ class Streams:
 
     def end_response(self, stream: Stream, status: Status, message: str) -> None:
         """Send the trailers. A client that goes on all the same will be told that nobody listens (`late`)."""
-        block = trailers(status, message) if message or status is not Status.OK else OK
+        self._say_last(stream, trailers(status, message), status)
+
+    def complete(self, stream: Stream) -> None:
+        """The same for a call that is over as it should be."""
+        self._say_last(stream, OK, DONE)
+
+    def _say_last(self, stream: Stream, block: bytes, status: Status) -> None:
         self._header_frame(stream.id, block if stream.answered else RESPONSE + block, END_STREAM)
         self._forget(stream, status, OVER if stream.half_closed else ANSWERED)
 
@@ -155,7 +161,7 @@ class Streams:
     def cancelled(self, stream: Stream) -> None:
         """The client has reset it."""
         self.given_up += not stream.answered
-        self._forget(stream, Status.CANCELLED, OVER)
+        self._forget(stream, LEFT, OVER)
 
     def expire(self, now: float) -> None:
         """End the calls whose deadline has come."""
@@ -171,7 +177,7 @@ class Streams:
     def close(self) -> None:
         """The connection is gone."""
         for stream in list(self.open.values()):
-            self._forget(stream, Status.CANCELLED, OVER)
+            self._forget(stream, LEFT, OVER)
 
     def late(self, number: int) -> None:
         """DATA on a stream that has ended."""
