@@ -72,10 +72,11 @@ clean:
 # Made anew as a whole: a module that is no longer compiled must not leave its extension behind.
 build/compiled/made: setup.py pyproject.toml $(wildcard epp/*.py epp/*/*.py scorers/*.py) .venv/installed
 	rm -rf build
-	$(BIN)/python setup.py -q build --build-lib build/compiled
+	@echo 'compiling the modules that each request passes through: about a minute'
+	@$(BIN)/python setup.py -q build --build-lib build/compiled
 	rm -rf build/compiled/sim
 	@$(AS_BUILT) -c 'from epp.compiled import compiled; compiled() or \
-	  print("not compiled, as there is no C compiler: all of it runs in Python, at about twice the CPU")'
+	  print("not compiled, see above: all of it runs in Python, at about twice the CPU")'
 	@touch $@
 
 .venv/envoy-oldest/installed: Makefile | .venv/bin/python
