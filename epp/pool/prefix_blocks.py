@@ -39,7 +39,7 @@ CELL_BYTES = 18
 SLACK_SHIFT = 4
 """So much of what there are blocks may be spare, that stretches become no shorter than they must."""
 UNLINKED = 0xFFFF_FFFF
-"""In place of the next in chain: the block is found by the one before it."""
+"""In place of the next in chain: the id is spare, or its block found by the one before it."""
 
 
 class BlockTable:
@@ -86,6 +86,7 @@ class BlockTable:
         more = max(blocks, min(first >> 4, MOST_GROWTH), FIRST_BUCKETS)
         for cells in (self.hash_of, self.set_of, self.mark, self._next_of):
             cells.grow(more)
+        self._next_of.all[first:] = UNLINKED
         self._spare.append(first, more)
 
     def _split(self, missing: int) -> None:
@@ -192,12 +193,11 @@ class BlockTable:
         first, length = self._spare.take(wanted)
         end = first + length
         self.hash_of.at[first:end] = hashes[done : done + length]
-        next_of, heads = self._next_of.at, self._heads.at
-        next_of[first:end] = array("I", [UNLINKED]) * length
+        heads = self._heads.at
         bucket = hashes[done] & self._wide
         if bucket >= self._buckets:
             bucket &= self._wide >> 1
-        next_of[first] = heads[bucket]
+        self._next_of.at[first] = heads[bucket]
         heads[bucket] = first
         self._linked += 1
         return first, length
@@ -221,3 +221,4 @@ class BlockTable:
         linked = ids[self._next_of.all.take(ids) != UNLINKED]
         self._linked -= len(linked)
         self._relink(self._bucket_of(self.hash_of.all.take(linked)))
+        self._next_of.all[linked] = UNLINKED
