@@ -99,19 +99,27 @@ class Cells:
 
 
 class Histogram:
-    """One series: the count in every bucket and, last, the sum."""
+    """One series. The first bucket is counted apart, as most observations fall into it: how long a plug-in took."""
 
-    __slots__ = ("bounds", "counts")
+    __slots__ = ("_counts", "_first", "_first_bound", "_sum", "bounds")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
-        self.counts = [0.0] * (len(bounds) + 2)
+        self._counts = [0.0] * (len(bounds) + 1)
+        self._sum = 0.0
+        self._first = 0.0
+        self._first_bound: float = bounds[0]
 
     def observe(self, value: float) -> None:
-        counts, bounds = self.counts, self.bounds
-        # Most are in the first bucket: how long a plug-in took, the bytes of a short answer.
-        counts[0 if value <= bounds[0] else bisect_left(bounds, value)] += 1.0
-        counts[-1] += value
+        self._sum += value
+        if value <= self._first_bound:
+            self._first += 1.0
+        else:
+            self._counts[bisect_left(self.bounds, value)] += 1.0
+
+    def counts(self) -> list[float]:
+        """How many fell into each bucket and, last, the sum."""
+        return [self._first, *self._counts[1:], self._sum]
 
 
 class Histograms:
@@ -134,7 +142,7 @@ class Histograms:
         self.at(labels).observe(value)
 
     def collect(self) -> Iterator[Metric]:
-        values = [(labels, series.counts) for labels, series in list(self.values.items())]
+        values = [(labels, series.counts()) for labels, series in list(self.values.items())]
         bounds = [*map(floatToGoString, self.spec.buckets), "+Inf"]
         for name, about, keys, project in _faces(self.spec):
             sums: dict[Labels, list[float]] = {}
