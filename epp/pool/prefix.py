@@ -191,6 +191,7 @@ class PrefixIndex:
     def _touch(self, endpoint: Recency, hashes: Hashes) -> None:
         """Hold these blocks and use them from the last to the first."""
         self._blocks.reserve(len(hashes))
+        endpoint.reserve(min(len(hashes), MOST_TOUCHES))
         ids = self._hold(endpoint, hashes)
         if len(ids) <= MOST_TOUCHES:
             endpoint.touch(ids)

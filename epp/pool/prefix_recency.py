@@ -54,6 +54,11 @@ class Recency:
     def bytes(self) -> int:
         return self._log.nbytes
 
+    def reserve(self, touches: int) -> None:
+        """Make room for so many touches, while `held` counts none that the log lacks."""
+        if self._tail + touches > self._limit:
+            self.clear_out(touches)
+
     def touch(self, ids: array[int]) -> None:
         """Note that these blocks were used, the last of them most recently. At most MOST_TOUCHES."""
         if self._tail + len(ids) > self._limit:
@@ -70,7 +75,9 @@ class Recency:
         mark[settled] = UNTOUCHED
         mark[recent] = places  # of an id that occurs twice, the last place stays
         kept = np.concatenate((settled[mark.take(settled) == UNTOUCHED], recent[mark.take(recent) == places]))
-        self._settle(kept[self._sets.with_member(self._blocks.set_of.all.take(kept), self.slot)], room)
+        if len(kept) != self.held:
+            kept = kept[self._sets.with_member(self._blocks.set_of.all.take(kept), self.slot)]
+        self._settle(kept, room)
 
     def _settle(self, kept: Ids, room: int) -> None:
         slack = max(len(kept) >> 2, LEAST_SLACK)
