@@ -26,6 +26,7 @@ COMPILED = (
     "epp/exchange.py",
     "epp/extproc/dialogue.py",
     "epp/extproc/events.py",
+    "epp/extproc/header_walk.py",
     "epp/extproc/held.py",
     "epp/extproc/http2_assembly.py",
     "epp/extproc/http2_calls.py",

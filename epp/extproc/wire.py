@@ -13,6 +13,7 @@ from typing import Final
 from envoy.config.core.v3.base_pb2 import HeaderMap
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
+from epp.extproc.header_walk import FIRST, span, walked
 from epp.extproc.metadata import Late, namespaces
 from epp.headers import Metadata, Received
 
@@ -28,8 +29,6 @@ KINDS: Final[dict[int, str]] = {
     RESPONSE_BODY: "response_body",
 }
 METADATA: Final = 0x42
-FIRST: Final = 0x0A
-RAW_VALUE: Final = 0x1A
 EMPTY_METADATA: Final = b"\x42\x00"
 LONGEST_MODES: Final = 8
 _MODES: Final[dict[bytes, tuple[int, int] | None]] = {
@@ -40,18 +39,6 @@ _MODES: Final[dict[bytes, tuple[int, int] | None]] = {
 }
 _MODES[EMPTY_METADATA] = None
 """What stands after headers or a body where no metadata is forwarded → body modes of request and response."""
-RECURRING: Final = frozenset({
-    ":authority", ":method", ":path", ":scheme", ":status", "accept", "accept-encoding", "accept-language",
-    "anthropic-version", "connection", "content-type", "date", "server", "te", "transfer-encoding", "user-agent",
-    "x-envoy-upstream-service-time", "x-forwarded-proto", "x-stainless-arch", "x-stainless-async", "x-stainless-lang",
-    "x-stainless-os", "x-stainless-package-version", "x-stainless-read-timeout", "x-stainless-retry-count",
-    "x-stainless-runtime", "x-stainless-runtime-version",
-})  # fmt: skip
-"""Headers with few values at a time, which are worth remembering whole; no secrets among them. x-stainless-* come from
-the clients of OpenAI and Anthropic."""
-MOST_REMEMBERED: Final = 4096
-LONGEST_REMEMBERED: Final = 96
-
 NO_METADATA: Final[Metadata] = {}
 
 
@@ -78,22 +65,6 @@ def read(wire: bytes) -> Message:
         return _walked(wire) or _parsed(wire)
     except (IndexError, UnicodeDecodeError):
         return _parsed(wire)
-
-
-def span(wire: bytes, at: int) -> tuple[int, int]:
-    """Where a length-delimited value begins and ends, `at` being where its length stands. IndexError if cut short."""
-    size = wire[at]
-    at += 1
-    if size >= 0x80:
-        size &= 0x7F
-        shift = 7
-        while (more := wire[at]) >= 0x80:
-            size |= (more & 0x7F) << shift
-            shift += 7
-            at += 1
-        size |= more << shift
-        at += 1
-    return at, at + size
 
 
 Piece = tuple[bytes, bytes, bool]
@@ -171,78 +142,9 @@ def _walked_headers(wire: bytes, start: int, stop: int, headers: Received) -> in
     if start == stop or wire[start] != FIRST:
         return -1
     at, after = span(wire, start + 1)
-    if after != stop and wire[after:stop] != b"\x18\x01":
-        return -1
-    found = 0
-    while at < after:
-        # Right for entries below 128 bytes; a longer one is not among those remembered.
-        start = at + 2
-        end = start + wire[at + 1]
-        pair = _remembered.get(wire[at:end])
-        if pair is not None:
-            name, value = pair
-        else:
-            if end - start >= 0x80:
-                start, end = span(wire, at + 1)
-            if wire[at] != FIRST or end > after:
-                return -1
-            name, value = _pair(wire, start, end)
-            if not value:
-                return -1
-            if name in RECURRING:
-                _remember(wire[at:end], (name, value))
-        headers.setdefault(name, value)
-        found += 1
-        if len(headers) != found:
-            headers[name] = (*headers[name], *value)
-            found -= 1
-        at = end
-    if at != after:
+    if (after != stop and wire[after:stop] != b"\x18\x01") or not walked(wire, at, after, headers):
         return -1
     return 0 if after == stop else 1
-
-
-_remembered: Final[dict[bytes, tuple[str, tuple[str, ...]]]] = {}
-_names: Final[dict[bytes, str]] = {}
-
-
-def _pair(wire: bytes, start: int, end: int) -> tuple[str, tuple[str, ...]]:
-    """Name and value of one header as Envoy writes it: `key`, then `raw_value`. No value if it is written otherwise."""
-    if start + 2 > end or wire[start] != FIRST:
-        return "", ()
-    split = start + 2 + wire[start + 1]
-    if split >= start + 0x82 or split > end:
-        return "", ()
-    sent = wire[start + 2 : split]
-    name = _names.get(sent)
-    if name is None:
-        name = _name(sent)
-    if split == end:
-        return name, ("",)
-    if wire[split] != RAW_VALUE or split + 2 > end:
-        return "", ()
-    at = split + 2
-    if wire[split + 1] >= 0x80:
-        at, stop = span(wire, split + 1)
-    else:
-        stop = at + wire[split + 1]
-    return name, (wire[at:stop].decode("utf-8", "replace"),) if stop == end else ()
-
-
-def _remember(entry: bytes, pair: tuple[str, tuple[str, ...]]) -> None:
-    if len(entry) <= LONGEST_REMEMBERED:
-        if len(_remembered) >= MOST_REMEMBERED:
-            _remembered.clear()
-        _remembered[entry] = pair
-
-
-def _name(sent: bytes) -> str:
-    # The few names there are recur in every open stream.
-    name = intern(sent.decode().lower())
-    if len(_names) >= MOST_REMEMBERED:
-        _names.clear()
-    _names[sent] = name
-    return name
 
 
 def _parsed(wire: bytes) -> Message:

@@ -55,6 +55,23 @@ def test_any_headers_are_read_as_protobuf_reads_them(
     assert fields(wire.read(sent)) == fields(wire._parsed(sent))
 
 
+HEADER = st.tuples(st.sampled_from([":path", "accept", "date", "te", "x-id"]), st.sampled_from([b"a", b"b", b""]))
+
+
+@given(st.lists(st.lists(HEADER, max_size=8), min_size=2, max_size=6))
+def test_headers_that_recur_in_another_order_or_twice_are_read_as_protobuf_reads_them(
+    messages: list[list[tuple[str, bytes]]],
+) -> None:
+    for headers in messages * 2:
+        message = ProcessingRequest()
+        for name, value in headers:
+            message.request_headers.headers.headers.add(key=name, raw_value=value)
+        sent = message.SerializeToString()
+        read, expected = wire.read(sent), wire._parsed(sent)
+        assert fields(read) == fields(expected)
+        assert list(read.headers) == list(expected.headers)
+
+
 @given(st.binary(max_size=60))
 def test_arbitrary_bytes_are_read_or_refused_as_protobuf_does(sent: bytes) -> None:
     try:
