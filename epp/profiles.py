@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Generator
-from types import GeneratorType, NoneType
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +15,6 @@ from epp.plugins import PASSED_ON, shown
 from epp.scheduler import Bound, Context, checked_column, checked_mask, keys_at, run
 from epp.types import Decision, Flaw, Mask, Refused, Rows, Run, Step
 
-PLAIN: Final = (tuple, np.ndarray, float, NoneType)
-"""What signals mostly answer, none of it awaitable."""
 Wait = Generator[Slow, Any, Decision]
 """Yields slow signals, is sent their values (or None if late or failed), returns the decision."""
 
@@ -128,17 +124,11 @@ def _measure(setup: Setup, context: Context, at: int) -> int:
     for place in range(at, len(signals)):
         signal = signals[place]
         answer = context.ask(signal.bound, "signal", context.values)
-        if type(answer) not in PLAIN and _awaitable(answer):
+        if signal.awaits(answer):
             context.awaited = answer
             return place
         _store(signal, context, answer)
     return len(signals)
-
-
-def _awaitable(answer: Any) -> bool:
-    # `inspect.isawaitable` asks an abstract class, which takes a microsecond to say no.
-    kind = type(answer)
-    return (hasattr(kind, "__await__") or kind is GeneratorType) and inspect.isawaitable(answer)
 
 
 def _store(signal: Measured, context: Context, answer: Any) -> None:

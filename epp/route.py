@@ -66,8 +66,8 @@ class Router:
         self._rng = rng
         self._clock = clock
         self._worked = worked
-        self._worked_before = worked()
-        """What the thread had done when the latest decision began."""
+        self._worked_before: Worked | None = None
+        """What the thread had done when the latest decision began; None = not asked, which costs a system call."""
         self._asked_load: dict[str, float] = {}
 
     @property
@@ -187,7 +187,8 @@ class Router:
         return Forward(decision.picked[0].host_port, headers, bodiless=True, response_headers=shown)
 
     def _decide(self, account: Account, asked: Asked) -> Forward | Awaitable[Forward]:
-        self._worked_before = self._worked()
+        # The first slow decision of a row is taken at its word; those after it must prove that they worked.
+        self._worked_before = self._worked() if self.suspensions.watching else None
         rules = account.rules
         given = self._given(account.request, asked.metadata)
         decision = decide(rules.setup, given, rules.columns)
@@ -230,9 +231,10 @@ class Router:
         if account.trace is not None:
             account.trace.decided(decision)
         self._suspend(decision)
+        picked = decision.picked
         changed = parsed.rewritable and request.model != request.incoming_model
         forward = Forward(
-            ",".join([endpoint.host_port for endpoint in decision.picked]),
+            picked[0].host_port if len(picked) == 1 else ",".join([endpoint.host_port for endpoint in picked]),
             headers,
             metadata=self._scores(decision),
             model=request.model if changed else "",
@@ -278,8 +280,9 @@ class Router:
     def _suspend(self, decision: Decision) -> None:
         if decision.took_s <= SLOW_S and not self.suspensions.watching:
             return
+        before = self._worked_before
         slow = any(spent.seconds > SLOW_S for spent in decision.spent)
-        if slow and not self._worked().since(self._worked_before, SLOW_S):
+        if slow and before is not None and not self._worked().since(before, SLOW_S):
             return
         for spent in self.suspensions.note(decision.spent, decision.decided_at):
             self.observer.suspended(spent)

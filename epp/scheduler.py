@@ -177,7 +177,11 @@ def checked_column(context: Context, bound: Bound, values: Any, default: Any, n:
     """A signal's column, read-only; `default` everywhere if it is none of shape (n,), and where it is not finite."""
     if values is None:
         return np.full(n, default)
-    if not isinstance(values, np.ndarray) or values.shape != (n,) or values.dtype.kind not in "fiub":
+    if (
+        not isinstance(values, NDARRAY)
+        or values.shape != (n,)
+        or (values.dtype is not FLOAT and values.dtype.kind not in "fiub")
+    ):
         context.decision.flaws.append(Flaw(bound.name, "shape", f"wanted numbers of shape ({n},)"))
         return np.full(n, default)
     # argmin and argmax point at a NaN if there is one, so the span is finite exactly if every part is (short of
