@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,23 +27,27 @@ FORGIVEN_AFTER = 10
 """So many successes in a row bring the next cooling back to the shortest."""
 
 
-@dataclass(slots=True)
 class Record:
     """What is remembered of one endpoint that failed at least once."""
 
-    in_a_row: int = 0
-    successes: int = 0
-    """Since the last failure."""
-    failed: float = 0.0
-    seen: float = 0.0
-    """Decayed counts as of `at`."""
-    at: float = 0.0
-    level: int = 0
-    """Coolings since the endpoint was last forgiven."""
-    cooling: bool = False
-    until: float = 0.0
-    """End of the cooling, or of the patience with the probe under way."""
-    probing: bool = False
+    __slots__ = (
+        "at", "cooling", "failed", "in_a_row", "level", "probing", "seen", "successes", "until",
+    )  # fmt: skip
+
+    def __init__(self, at: float) -> None:
+        self.in_a_row = 0
+        self.successes = 0
+        """Since the last failure."""
+        self.failed = 0.0
+        self.seen = 0.0
+        """Decayed counts as of `at`."""
+        self.at = at
+        self.level = 0
+        """Coolings since the endpoint was last forgiven."""
+        self.cooling = False
+        self.until = 0.0
+        """End of the cooling, or of the patience with the probe under way."""
+        self.probing = False
 
     def count(self, now: float, failed: bool) -> None:
         decay = 0.5 ** (max(0.0, now - self.at) / HALF_LIFE_S)
@@ -68,7 +71,7 @@ class Health:
 
     def failure(self, key: str, now: float) -> None:
         """A 5xx, a reset, a missing response or a refused scrape of `key`."""
-        record = self._records.setdefault(key, Record(at=now))
+        record = self._records.setdefault(key, Record(now))
         record.count(now, failed=True)
         record.in_a_row += 1
         record.successes = 0
