@@ -46,6 +46,10 @@ COMPILED = (
     "epp/extproc/stream.py",
     "epp/extproc/streams.py",
     "epp/extproc/wire.py",
+    "epp/feeds/pace.py",
+    "epp/feeds/promtext.py",
+    "epp/feeds/reading.py",
+    "epp/feeds/turns.py",
     "epp/headers.py",
     "epp/hooks.py",
     "epp/obs/decisions.py",
@@ -75,7 +79,7 @@ COMPILED = (
     "scorers/prefix_lookup.py",
     "scorers/spread.py",
 )
-"""What a request passes through. docs/adr/0028-compiled-by-mypyc.md tells what such a module must keep to."""
+"""What a request or a scrape passes through. docs/adr/0028-compiled-by-mypyc.md tells what such modules keep to."""
 
 
 class BuildWithProtos(build_py):

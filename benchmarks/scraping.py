@@ -156,7 +156,7 @@ async def load(port: int, rate: float, seconds: float) -> list[float]:
             callers[asked % CONNECTIONS].ask()
             asked += 1
         await asyncio.sleep(0.001)
-    return [took for caller in callers for took in caller.took]
+    return [round(took, 7) for caller in callers for took in caller.took]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from epp.feeds import FeedError
 from epp.feeds.engineconfig import CoreMetricsExtractor, EngineConfig
-from epp.feeds.promtext import Spec, SpecError, parse_spec
+from epp.feeds.spec import Spec, SpecError, parse_spec
 from epp.types import Endpoint
 
 LEGACY_LABEL = "inference.networking.k8s.io/engine-type"

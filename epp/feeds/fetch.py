@@ -6,6 +6,8 @@ import asyncio
 import errno
 import socket
 import ssl
+from collections import OrderedDict
+from functools import lru_cache
 from types import TracebackType
 from typing import cast
 
@@ -32,12 +34,14 @@ class ScrapeError(Exception):
 
 
 class _Connection(asyncio.Protocol):
-    """A connection to an endpoint; `get` may be called again once the former answer is whole and it is `usable`."""
+    """A connection to an endpoint; `get` may be called again once the former answer is whole and it is `open`."""
 
     def __init__(self) -> None:
         self.used = False
         self.idle_since = 0.0
         self.open = True
+        self.begun = False
+        """Something of the latest answer came."""
         self._transport: asyncio.Transport | None = None
         self._answer: Answer | None = None
         self._whole: asyncio.Future[Answer] | None = None
@@ -47,26 +51,25 @@ class _Connection(asyncio.Protocol):
 
     def get(self, wire: bytes) -> asyncio.Future[Answer]:
         assert self._transport is not None
+        self.used, self.begun = True, False
         self._answer = Answer(MAX_PAGE_BYTES)
         self._whole = asyncio.get_running_loop().create_future()
         self._transport.write(wire)
         return self._whole
 
-    @property
-    def begun(self) -> bool:
-        """Something of the latest answer came."""
-        return self._answer is not None and self._answer.begun
+    def free(self) -> bool:
+        """Nobody waits any more; True if another request can follow: not after an answer that failed or is not there.
 
-    @property
-    def done_well(self) -> bool:
-        """The latest answer is there."""
-        whole = self._whole
-        return whole is not None and whole.done() and not whole.cancelled() and whole.exception() is None
+        What came is not kept, as the connection is."""
+        whole, self._whole, self._answer = self._whole, None, None
+        well = whole is not None and whole.done() and not whole.cancelled() and whole.exception() is None
+        return well and self.open
 
     def data_received(self, wire: bytes) -> None:
         if self._answer is None or self._whole is None or self._whole.done():
             self.abort()  # nothing was asked
             return
+        self.begun = True
         try:
             if self._answer.feed(wire):
                 self.open = self.open and self._answer.reusable
@@ -86,10 +89,48 @@ class _Connection(asyncio.Protocol):
         except (CutOffError, OSError) as lost:
             self._whole.set_exception(lost)
 
+    def late(self) -> None:
+        """The time for the answer is over."""
+        if self._whole is not None and not self._whole.done():
+            self._whole.set_exception(TimeoutError())
+
     def abort(self) -> None:
         self.open = False
         if self._transport is not None:
             self._transport.abort()
+
+
+class _Deadlines:
+    """Ends what takes too long, with one timer for all: their time is the same, so they end in the order they began."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._begun: OrderedDict[_Connection, float] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, one: _Connection) -> None:
+        loop = asyncio.get_running_loop()
+        self._begun[one] = loop.time() + self._timeout_s
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout_s, self._look)
+
+    def end(self, one: _Connection) -> None:
+        self._begun.pop(one, None)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        loop, self._timer = asyncio.get_running_loop(), None
+        while self._begun:
+            one, ends_at = next(iter(self._begun.items()))
+            if (left_s := ends_at - loop.time()) > 0:
+                self._timer = loop.call_later(left_s, self._look)
+                return
+            del self._begun[one]
+            one.late()
 
 
 Place = tuple[str, int, ssl.SSLContext | None]
@@ -104,6 +145,7 @@ class Session:
         self._kept: dict[Place, _Connection] = {}
         self._all: set[_Connection] = set()
         self._swept_at = 0.0
+        self._deadlines = _Deadlines(timeout_s)
 
     async def __aenter__(self) -> Session:
         return self
@@ -111,31 +153,35 @@ class Session:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._deadlines.close()
         for one in list(self._all):
             one.abort()
         self._kept.clear()
         self._all.clear()
 
     async def get(self, url: URL, tls: ssl.SSLContext | None) -> Answer:
-        """Tried once more where the engine had closed a kept connection before it saw the request."""
-        assert url.raw_host is not None
-        assert url.port is not None
-        wire = request(url.raw_authority, url.raw_path_qs)
+        """Asked anew where the engine had closed a kept connection before it saw the request."""
+        host, port, wire = _asked(url)
+        place = (host, port, tls)
         self._sweep(asyncio.get_running_loop().time())
-        while True:
-            place = (url.raw_host, url.port, tls)
-            one = self._taken(place) or await self._made(url.raw_host, url.port, tls)
-            again = one.used
-            one.used = True
+        if (one := self._taken(place)) is not None:
+            self._deadlines.begin(one)
             try:
-                answer = await one.get(wire)
-            except (CutOffError, OSError):
-                if again and not one.begun:
-                    continue
+                return await one.get(wire)
+            except TimeoutError:
                 raise
+            except (CutOffError, OSError):
+                if one.begun:
+                    raise
+            finally:
+                self._deadlines.end(one)
+                self._given_back(place, one)
+        async with asyncio.timeout(self.timeout_s):
+            one = await self._made(host, port, tls)
+            try:
+                return await one.get(wire)
             finally:
                 self._given_back(place, one)
-            return answer
 
     def _sweep(self, now: float) -> None:
         """Now and then, close what nobody asked for long."""
@@ -165,24 +211,32 @@ class Session:
         return one
 
     def _given_back(self, place: Place, one: _Connection) -> None:
-        """Kept if another request can follow: not after an answer that failed or was not waited for."""
-        if one.done_well and one.open and place not in self._kept:
+        """Kept if another request can follow."""
+        if one.free() and place not in self._kept:
             one.idle_since = asyncio.get_running_loop().time()
             self._kept[place] = one
         else:
             self._drop(one)
 
 
+@lru_cache(maxsize=4096)
+def _asked(url: URL) -> tuple[str, int, bytes]:
+    """(host, port, request); remembered, as each page is asked for again and again."""
+    assert url.raw_host is not None
+    assert url.port is not None
+    return url.raw_host, url.port, request(url.raw_authority, url.raw_path_qs)
+
+
 def session(timeout_s: float) -> Session:
-    """`timeout_s` is for a whole scrape: connecting, asking, reading."""
+    """`timeout_s` is for a whole scrape: connecting, asking, reading; anew where a kept connection was closed."""
     return Session(timeout_s)
 
 
 async def fetch(http: Session, url: URL, tls: ssl.SSLContext | None) -> bytes:
-    """The body of a 200 answer of at most MAX_PAGE_BYTES; redirects are not followed. Raises ScrapeError alone."""
+    """The body of a 200 answer of at most MAX_PAGE_BYTES, over `tls` if given; redirects are not followed. Raises
+    ScrapeError alone."""
     try:
-        async with asyncio.timeout(http.timeout_s):
-            answer = await http.get(url, tls if url.scheme == "https" else None)
+        answer = await http.get(url, tls)
     except (HttpError, CutOffError, OSError, ValueError) as error:
         raise ScrapeError(_kind(error), f"{type(error).__name__}: {error}") from error
     if answer.status != 200:

@@ -8,29 +8,21 @@ A custom metric has no such meaning, so there the newest series counts, else the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from epp.feeds.engines import EngineMap, Source
-from epp.feeds.promtext import Places, Sample, Spec, samples
+from epp.feeds.promtext import Places, Sample, samples
+from epp.feeds.spec import Spec
 from epp.types import Reading
 
-FOLDS: dict[str, Callable[[Sequence[float]], float]] = {
-    "waiting": sum,
-    "running": sum,
-    "kv_usage": max,
-    "block_tokens": max,
-    "num_blocks": sum,
-}
-"""How the series of a field become one number."""
 
-
-@dataclass(frozen=True, slots=True)
 class Look:
     """What a page told, and which of the numbers asked for it did not (LoRAs apart: most engines have none)."""
 
-    reading: Reading
-    missing: tuple[str, ...]
+    __slots__ = ("missing", "reading")
+
+    def __init__(self, reading: Reading, missing: tuple[str, ...]) -> None:
+        self.reading = reading
+        self.missing = missing
 
     @property
     def empty(self) -> bool:
@@ -44,53 +36,81 @@ def read(page: bytes, engine: EngineMap, places: Places | None = None) -> Look:
     """
     families = _Page(page, places)
     reading = Reading()
-    missing = []
-    for name, fold in FOLDS.items():
-        sources: tuple[Source, ...] = getattr(engine, name)
-        numbers = next(filter(None, map(families.numbers, sources)), [math.nan])
-        number = fold(numbers)
-        if math.isfinite(number):
-            setattr(reading, name, number)
-        elif sources:
-            missing.append(name)
-    if reading.kv_usage is not None:
-        reading.kv_usage = min(1.0, reading.kv_usage)
+    reading.waiting = families.sum("waiting", engine.waiting)
+    reading.running = families.sum("running", engine.running)
+    usage = families.largest("kv_usage", engine.kv_usage)
+    reading.kv_usage = None if usage is None else min(1.0, usage)
+    reading.block_tokens = families.largest("block_tokens", engine.block_tokens)
+    reading.num_blocks = families.sum("num_blocks", engine.num_blocks)
     if engine.loras is not None:
         _read_loras(reading, families, engine.loras)
-    reading.attributes = {
-        key: newest.value
-        for key, spec in engine.attributes
-        if (newest := families.newest(spec)) is not None and math.isfinite(newest.value)
-    }
-    missing += [key for key, _ in engine.attributes if key not in reading.attributes]
-    return Look(reading, tuple(missing))
+    if engine.attributes:
+        reading.attributes = families.attributes(engine.attributes)
+    return Look(reading, tuple(families.missing))
 
 
 class _Page:
     """A page with what was already looked up on it: two numbers often share a family."""
 
+    __slots__ = ("_found", "_page", "_places", "missing")
+
     def __init__(self, page: bytes, places: Places | None) -> None:
         self._page = page
         self._places = places
-        self._found: dict[Spec, list[Sample]] = {}
+        self._found: dict[str, list[Sample]] = {}
+        self.missing: list[str] = []
+        """What was asked for and is not there, by name."""
 
     def samples(self, spec: Spec) -> list[Sample]:
-        if spec not in self._found:
-            self._found[spec] = samples(self._page, spec, self._places)
-        return self._found[spec]
+        found = self._found.get(spec.text)
+        if found is None:
+            found = self._found[spec.text] = samples(self._page, spec, self._places)
+        return found
 
-    def newest(self, spec: Spec) -> Sample | None:
-        """The series with the greatest timestamp, else the first."""
-        return max(self.samples(spec), key=lambda sample: sample.timestamp, default=None)
+    def sum(self, name: str, sources: tuple[Source, ...]) -> float | None:
+        numbers = self._numbers(sources)
+        return self._told(name, sources, sum(numbers) if numbers else math.nan)
 
-    def numbers(self, source: Source) -> list[float]:
-        """One number a series, those that are none left out; nothing that is counted here is below 0."""
-        found = self.samples(source.spec)
-        if source.label:
-            values = [_number(sample.label(source.label)) for sample in found]
-        else:
-            values = [sample.value for sample in found]
-        return [max(0.0, value) for value in values if math.isfinite(value)]
+    def largest(self, name: str, sources: tuple[Source, ...]) -> float | None:
+        numbers = self._numbers(sources)
+        return self._told(name, sources, max(numbers) if numbers else math.nan)
+
+    def attributes(self, wanted: tuple[tuple[str, Spec], ...]) -> dict[str, float]:
+        """Of each custom metric the series with the greatest timestamp, else the first."""
+        told = {}
+        for key, spec in wanted:
+            newest = max(self.samples(spec), key=_timestamp, default=None)
+            if newest is not None and math.isfinite(newest.value):
+                told[key] = newest.value
+            else:
+                self.missing.append(key)
+        return told
+
+    def _told(self, name: str, sources: tuple[Source, ...], number: float) -> float | None:
+        if math.isfinite(number):
+            return number
+        if sources:
+            self.missing.append(name)
+        return None
+
+    def _numbers(self, sources: tuple[Source, ...]) -> list[float]:
+        """One number a series of the first source that is there, those that are none left out; nothing that is counted
+        here is below 0."""
+        for source in sources:
+            found = self.samples(source.spec)
+            told = [_number(sample.label(source.label)) if source.label else sample.value for sample in found]
+            numbers = [max(0.0, value) for value in told if math.isfinite(value)]
+            if numbers:
+                return numbers
+        return []
+
+
+def _timestamp(sample: Sample) -> float:
+    return sample.timestamp
+
+
+def _value(sample: Sample) -> float:
+    return sample.value
 
 
 def _number(text: str) -> float:
@@ -106,7 +126,7 @@ def _read_loras(reading: Reading, page: _Page, spec: Spec) -> None:
     told = [sample for sample in page.samples(spec) if math.isfinite(sample.value)]
     if not told:
         return
-    last = max(told, key=lambda sample: sample.value)
+    last = max(told, key=_value)
     reading.running_loras = _names(last.label("running_lora_adapters"))
     reading.waiting_loras = _names(last.label("waiting_lora_adapters"))
     most = _number(last.label("max_lora"))

@@ -21,12 +21,13 @@ from epp.feeds.meter import Metered
 from epp.feeds.pace import Pace, Schedule, seconds
 from epp.feeds.promtext import Places
 from epp.feeds.reading import Look, read
+from epp.feeds.turns import Turns
 from epp.types import Change, Endpoint
 
 UNSEEN = 1.5
 """CPU time of a scrape over that of its coroutine's steps: the rest is spent in the event loop and its sockets."""
-TICK_S = 0.01
-"""Scrapes that fall due within it go out together."""
+TICK_S = 0.001
+"""The loop's timers are no finer: what falls due within it is due."""
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ class Scraper:
         self._schedule = Schedule(self._pace, chance)
         self._targets: dict[str, _Target] = {}
         self._failing: set[str] = set()
+        self._turns = Turns()
         self._changed = asyncio.Event()
         self._awake_at = math.inf
         self._told_stretch = False
@@ -127,6 +129,7 @@ class Scraper:
                 self._changed.clear()
                 for key in self._schedule.due(self._clock() + TICK_S):
                     await slots.acquire()
+                    await self._turns.mine()
                     task = scrapes.create_task(self._scrape(http, key), name=f"scrape {key}")
                     task.add_done_callback(lambda _: slots.release())
                 await self._wait()
@@ -135,12 +138,14 @@ class Scraper:
         """Until something is due or the endpoints changed."""
         due = self._schedule.next_due()
         self._awake_at = math.inf if due is None else due
-        delay = None if due is None else max(TICK_S, due - self._clock())
+        timer = None
+        if due is not None:
+            timer = asyncio.get_running_loop().call_later(max(TICK_S, due - self._clock()), self._changed.set)
         try:
-            async with asyncio.timeout(delay):
-                await self._changed.wait()
-        except TimeoutError:
-            return
+            await self._changed.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     async def _scrape(self, http: Session, key: str) -> None:
         sent_at = self._clock()
@@ -174,7 +179,9 @@ class Scraper:
 
     async def _page(self, http: Session, target: _Target) -> Look:
         tls = self._tls.context(self._clock()) if self._tls else None
-        look = read(await fetch(http, target.url, tls), target.engine, target.places)
+        page = await fetch(http, target.url, tls)
+        await self._turns.mine()
+        look = read(page, target.engine, target.places)
         if look.empty:
             raise ScrapeError("parse", f"none of the metrics of engine {target.engine.name!r} is on the page")
         return look

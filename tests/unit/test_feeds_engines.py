@@ -8,7 +8,7 @@ import pytest
 from epp.feeds import FeedError
 from epp.feeds.engineconfig import CoreMetricsExtractor
 from epp.feeds.engines import BUILT_IN, Engines, Source, engines
-from epp.feeds.promtext import Spec
+from epp.feeds.spec import Spec
 from epp.types import Endpoint
 
 NEW = "llm-d.ai/engine-type"

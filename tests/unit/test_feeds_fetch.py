@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -163,6 +164,41 @@ def test_a_slow_page_is_given_up(answer: Answer) -> None:
     with pytest.raises(ScrapeError) as failure:
         got(answer, timeout_s=0.2)
     assert failure.value.kind == "timeout"
+
+
+def test_on_kept_connections_each_slow_page_is_given_up_in_its_time_and_asked_anew_afterwards() -> None:
+    async def main() -> tuple[list[object], bytes, int]:
+        silent = True
+        asked: list[int] = []
+        serving: list[asyncio.Future[None]] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            number = len(asked)
+            asked.append(0)
+            serving.append(asyncio.current_task())  # type: ignore[arg-type]
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while True:
+                    await reader.readuntil(b"\r\n\r\n")
+                    if asked[number] == 0 or not silent:
+                        writer.write(sized(PAGE))
+                    asked[number] += 1
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+        servers = [await asyncio.start_server(serve, "127.0.0.1", 0) for _ in range(3)]
+        urls = [URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/metrics") for server in servers]
+        async with session(0.2) as http:
+            assert [await fetch(http, url, None) for url in urls] == [PAGE] * 3
+            failures = await asyncio.gather(*[fetch(http, url, None) for url in urls], return_exceptions=True)
+            silent = False
+            page = await fetch(http, urls[0], None)
+        await asyncio.gather(*serving)
+        for server in servers:
+            server.close()
+        return [getattr(failure, "kind", failure) for failure in failures], page, len(asked)
+
+    assert asyncio.run(main()) == (["timeout"] * 3, PAGE, 4)
 
 
 def test_a_port_where_nobody_listens_is_refused() -> None:

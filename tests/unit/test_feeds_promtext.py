@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from epp.feeds.promtext import MAX_LINE_BYTES, Places, Spec, SpecError, parse_spec, samples
+from epp.feeds.promtext import MAX_LINE_BYTES, Places, samples
+from epp.feeds.spec import Spec, SpecError, parse_spec
 
 PAGES = Path(__file__).parent.parent / "fixtures" / "metrics"
 RECORDED = ["vllm-0.32.0-busy.txt", "vllm-0.32.0-idle.txt"]
@@ -180,15 +181,35 @@ GROUP = "# TYPE m gauge\n" + 'm{a="1"} 1\nm{a="2"} 2\n' + "# TYPE m_by gauge\nm_
         pytest.param('# TYPE m gauge\nm{a="1"} 1\nm{a="2"} 2', id="at the very end"),
         pytest.param("x 1\n" * 100 + "".join(f'm{{a="{n}"}} {n}\n' for n in range(1, 200)), id="more series"),
         pytest.param("z 1\n", id="gone"),
+        pytest.param("x 1\n" * 30 + GROUP.replace("} 1", "} 1e-7").replace("} 2", "} +Inf"), id="other numbers"),
+        pytest.param("x 1\n" * 30 + GROUP.replace("} 2", "} 2 1700000000000"), id="a timestamp"),
+        pytest.param("x 1\n" * 30 + GROUP.replace("} 2", "} 2_0"), id="no number"),
+        pytest.param("x 1\n" * 30 + GROUP.replace("} 2", "} nonsense"), id="letters"),
+        pytest.param("x 1\n" * 30 + GROUP.replace("\n", "\r\n"), id="carriage returns"),
+        pytest.param("x 1\n" * 30 + GROUP.replace("# TYPE m_by gauge", 'm{a="3"} 3'), id="one more series"),
+        pytest.param("x 1\n" * 30 + GROUP.replace("# TYPE m_by gauge", '# so\nm{a="3"} 3'), id="one after a remark"),
+        pytest.param("x 1\n" * 30 + GROUP.replace("# TYPE m_by gauge", ' m{a="3"} 3'), id="one after a blank"),
+        pytest.param("x 1\n" * 30 + GROUP.replace('m{a="1"} 1\n', ""), id="a series gone"),
+        pytest.param("x 1\n" * 30 + GROUP.replace('m{a="2"} 2', "m_total 2"), id="a total"),
+        pytest.param("x 1\n" * 30 + GROUP.replace("# TYPE m gauge", 'm{a="0"} 0'), id="no type"),
+        pytest.param("y # TYPE m gauge\n" + 'm{a="1"} 1\nm{a="2"} 2\n' + GROUP[:-9], id="its type within a line"),
     ],
 )
 def test_a_page_is_read_alike_with_the_places_of_the_last_one(page: str) -> None:
     places: Places = {}
     samples(("x 1\n" * 30 + GROUP).encode(), Spec("m"), places)
     assert places.keys() == {"m"}
+    known = places["m"]
+    assert known.read(("x 1\n" * 33 + GROUP).replace("} 1", "} 4.25").encode()) is not None
     for name in ("m", "m_by"):
         samples(GROUP.encode(), Spec(name), places)
         assert samples(page.encode(), Spec(name), places) == samples(page.encode(), Spec(name))
+
+
+def told(one: tuple[str, dict[str, str], float], before: tuple[str, dict[str, str], float] | None) -> str:
+    """The line of a series, after that of its type where its family begins."""
+    line = written(*one, (" ", "", "\n")).partition("\n")[2]
+    return line if before is not None and before[0] == one[0] else f"# TYPE {one[0]} gauge\n{line}"
 
 
 @given(st.lists(st.lists(SERIES, max_size=12, unique_by=lambda one: (one[0], tuple(sorted(one[1])))), max_size=4))
@@ -196,6 +217,26 @@ def test_pages_one_after_another_are_read_as_each_alone(pages: list[list[tuple[s
     places: Places = {}
     for series in pages:
         grouped = sorted(series, key=lambda one: one[0])
-        page = "".join(written(*one, (" ", "", "\n")) for one in grouped).encode()
+        page = "".join(told(*one) for one in zip(grouped, [None, *grouped], strict=False)).encode()
         for name in ("m", "m_total", "mm", "z"):
             assert repr(samples(page, Spec(name), places)) == repr(samples(page, Spec(name)))
+
+
+@given(st.lists(st.lists(NUMBERS, min_size=3, max_size=3), min_size=1, max_size=4))
+def test_pages_on_which_only_numbers_change_are_read_as_each_alone(pages: list[list[float]]) -> None:
+    places: Places = {}
+    specs = [parse_spec(text) for text in ("m", "m{a=1}", 'm{a=""}', "m{a=7}")]
+    for first, second, third in pages:
+        lines = f'm{{a="1"}} {first!r}\nm{{a="2",b="}}"}} {second!r}\nm {third!r}\n# EOF\n'
+        page = f"x {first!r}\n# HELP m tells m\n# TYPE m gauge\n{lines}".encode()
+        for spec in specs:
+            assert spec is not None
+            assert repr(samples(page, spec, places)) == repr(samples(page, spec))
+    assert len(places) == len(specs)
+
+
+def test_of_a_family_without_a_type_or_of_huge_ones_nothing_is_remembered() -> None:
+    places: Places = {}
+    for page in ("x 1\nm 2\n", "# TYPE m gauge\n" + "".join(f'm{{a="{n}"}} 1\n' for n in range(2000))):
+        assert samples(page.encode(), Spec("m"), places)
+        assert places == {}
