@@ -120,7 +120,7 @@ class Observers:
         blocks = decision.signals.get("prompt_blocks", 0)
         if not self._prefix_producer or not blocks:
             return
-        cached = float(decision.signals["cached_blocks"][decision.run.picked_rows[0]])
+        cached: float = decision.signals["cached_blocks"].item(decision.run.picked_rows[0])
         size = decision.signals["prefix_block_tokens"]
         self.metrics.prefix_hit(self._prefix_producer, cached / blocks, cached * size * 4)
 

@@ -77,6 +77,7 @@ class PrefixIndex:
         "_endpoints",
         "_entries",
         "_evictions",
+        "_one",
         "_reach",
         "_sets",
         "_slots",
@@ -93,6 +94,8 @@ class PrefixIndex:
         self._endpoints: list[Recency] = []
         self._vacant: list[int] = []
         self._reach = np.zeros(0)
+        self._one = array("I", [NOBODY])
+        """To be repeated: to make an array costs as much as to copy a hundred numbers into it."""
         self._entries = 0
         self._evictions = 0
 
@@ -214,7 +217,9 @@ class PrefixIndex:
             else:
                 first, length = blocks.begin(hashes, done)
                 joined = self._join(endpoint, NOBODY, length)
-                blocks.set_of.at[first : first + length] = array("I", [joined]) * length
+                one = self._one
+                one[0] = joined
+                blocks.set_of.at[first : first + length] = one * length
             backwards = array("I", range(first + length - 1, first - 1, -1))
             ids = backwards + ids if done else backwards
             done += length
@@ -230,7 +235,8 @@ class PrefixIndex:
                 end += 1
             joined = self._join(endpoint, old, end - start)
             if joined != old:
-                set_of[first + start : first + end] = array("I", [joined]) * (end - start)
+                self._one[0] = joined
+                set_of[first + start : first + end] = self._one * (end - start)
             start = end
 
     def _join(self, endpoint: Recency, old: int, blocks: int) -> int:

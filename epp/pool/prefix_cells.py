@@ -21,11 +21,12 @@ class Cells:
     heap, unless somebody still holds an array taken from `all`, or the system cannot do it.
     """
 
-    __slots__ = ("_code", "_map", "at")
+    __slots__ = ("_code", "_map", "_type", "at")
 
     def __init__(self, code: Literal["H", "I", "Q"], count: int) -> None:
         self._code = code
-        self._map = private(count * np.dtype(code).itemsize)
+        self._type: np.dtype[Any] = np.dtype(code)
+        self._map = private(count * self._type.itemsize)
         self.at: memoryview[int] = memoryview(self._map).cast(code)
 
     def __len__(self) -> int:
@@ -33,7 +34,7 @@ class Cells:
 
     @property
     def all(self) -> npt.NDArray[Any]:  # the element type is known at run time only
-        return np.frombuffer(self._map, self._code)
+        return np.frombuffer(self._map, self._type)
 
     def grow(self, more: int) -> None:
         """Append `more` zeros."""
