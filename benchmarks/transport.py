@@ -28,7 +28,6 @@ from benchmarks.decision import router
 from benchmarks.machine import cpu_s, median_us, write
 from benchmarks.pieces import FIELDS
 from benchmarks.server import CONFIG, METHOD, echo, free_port, messages, process
-from epp.extproc import http2_calls as calls
 from epp.extproc.dialogue import Dialogue
 from epp.extproc.held import HeldBytes
 from epp.extproc.http2_limits import Budget, Limits
@@ -139,7 +138,7 @@ def dialogue() -> Figures:
 
 
 class Echo:
-    """A dialogue that costs nothing."""
+    """A call, or a dialogue, that costs nothing."""
 
     over = False
 
@@ -149,7 +148,13 @@ class Echo:
     def sent(self) -> None:
         pass
 
-    def close(self, cause: str) -> None:
+    def ended(self) -> list[bytes]:
+        return []
+
+    def attach(self, push: object) -> None:
+        pass
+
+    def close(self, cause: object) -> None:
         pass
 
 
@@ -172,7 +177,7 @@ class Sink:
 async def layers() -> Figures:
     """µs per piece of the HTTP/2 layers alone, without sockets and dialogues: 1 and 50 pieces a turn of the loop."""
     made: dict[str, Any] = {
-        "h2": Peer(calls.process(Echo, Sink(), time.monotonic), Limits(1 << 25, 1 << 25), Budget(1 << 30), Live())  # type: ignore[arg-type]
+        "h2": Peer({METHOD: Echo}, Limits(1 << 25, 1 << 25), Budget(1 << 30), Live())
     }
     if find_spec("jh2"):
         from benchmarks.jh2_face import Face
