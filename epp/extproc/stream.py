@@ -205,10 +205,8 @@ class Stream:
 
     def _on_request_headers(self, message: Message) -> tuple[Event, Answers]:
         if message.modes is not None:
-            self._request_mode, self._response_mode = message.modes
-            for mode in message.modes:
-                if not NONE <= mode <= DUPLEX:
-                    raise ProtocolError(f"body mode {mode} is not supported; use FULL_DUPLEX_STREAMED or BUFFERED")
+            request_mode, response_mode = message.modes
+            self._request_mode, self._response_mode = _supported(request_mode), _supported(response_mode)
         self._headers, self._metadata = message.headers, message.metadata
         if message.end:
             return self._complete(body=False, bodiless=True)
@@ -254,6 +252,12 @@ class Stream:
         self.close()
         self.state = RESPONSE
         return Head(message.headers, message.metadata, message.end), []
+
+
+def _supported(mode: int) -> int:
+    if not NONE <= mode <= DUPLEX:
+        raise ProtocolError(f"body mode {mode} is not supported; use FULL_DUPLEX_STREAMED or BUFFERED")
+    return mode
 
 
 def _unexpected(state: State, message: Message) -> ProtocolError:
