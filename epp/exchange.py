@@ -85,6 +85,7 @@ class Exchange:
             parser = self._parsers.find(path)
             parsed = parser.parse(body, path, headers)
         except Refused as refusal:
+            refusal.by = refusal.by or "parser"
             return Asked(headers, metadata, path, Parsed("raw"), refusal=refusal)
         self._model = parsed.model
         self._parser = None if parsed.skip_response else parser

@@ -52,6 +52,7 @@ class Notes:
 
     def refused(self, request: Request, refusal: Refused) -> None:
         self.heard.append(("refused", refusal.status))
+        self.heard.append(("refused by", refusal.by))
 
     def rewritten(self, request: Request, by: str) -> None:
         self.heard.append(("rewritten", (by, request.incoming_model, request.model)))

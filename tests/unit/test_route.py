@@ -134,6 +134,7 @@ def test_a_wrong_body_is_400_with_the_reason(body: object, expected: tuple[int, 
     assert (status, text[: len(expected[1])]) == expected
     assert world.held.held == 0
     assert world.notes.all("refused") == [400]
+    assert world.notes.all("refused by") == ["parser"]
 
 
 def test_an_unknown_path_is_400_when_no_parser_takes_everything() -> None:
