@@ -71,6 +71,7 @@ COMPILED = (
     "epp/pool/unseen.py",
     "epp/profiles.py",
     "epp/request.py",
+    "epp/rewrites.py",
     "epp/route.py",
     "epp/rules.py",
     "epp/scheduler.py",
