@@ -176,9 +176,7 @@ class Sink:
 
 async def layers() -> Figures:
     """µs per piece of the HTTP/2 layers alone, without sockets and dialogues: 1 and 50 pieces a turn of the loop."""
-    made: dict[str, Any] = {
-        "h2": Peer({METHOD: Echo}, Limits(1 << 25, 1 << 25), Budget(1 << 30), Live())
-    }
+    made: dict[str, Any] = {"h2": Peer({METHOD: Echo}, Limits(1 << 25, 1 << 25), Budget(1 << 30), Live())}
     if find_spec("jh2"):
         from benchmarks.jh2_face import Face
 

@@ -8,6 +8,7 @@ from typing import Final
 from epp.bodies.parsed import Parsed, Parser, ResponseReader
 from epp.bodies.registry import Parsers, request_path
 from epp.bodies.rewrite import ModelMapper, set_model
+from epp.bodies.usage import EventUsage
 from epp.desk import Books, Desk
 from epp.headers import LOAD_REPORT, SERVICE_TIME, Metadata, OwnMetadata, Received
 from epp.rules import Asked, Forward
@@ -124,8 +125,12 @@ class Exchange:
         self._ended = end
         if body:
             self._observe_piece(len(body))
-        if self._reader is not None:
-            self._reader.feed(body)
+        reader = self._reader
+        if isinstance(reader, EventUsage):
+            # The same, where compiled as a plain call: nearly every piece comes by here.
+            reader.feed(body)
+        elif reader is not None:
+            reader.feed(body)
         if self._mapper is None:
             return body
         mapped = self._mapper.feed(body)
@@ -196,11 +201,11 @@ class Exchange:
         now = self._now()
         self._bytes += size
         self._pieces += 1
-        if self._first_at is None:
+        if self._gap is not None:
+            self._gap(now - self._last_at)
+        elif self._first_at is None:
             self._first_at = now
             self.books.first_piece()
-        elif self._gap is not None:
-            self._gap(now - self._last_at)
         elif self._sse:
             self._gap = self.books.gaps()
             self._gap(now - self._last_at)
