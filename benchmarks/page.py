@@ -145,6 +145,13 @@ def _picks(results: Results) -> Iterator[str]:
         )
 
 
+def _waits(results: Results) -> Iterator[str]:
+    yield "| 1,000 endpoints | 99 % of moments wait less than | 99.9 % |"
+    yield "|---|---|---|"
+    for label, one in (at(results, "scraping_turns", "cases") or {}).items():
+        yield f"| {label} | {one['p99_us']:g} µs | {one['p999_us']:g} µs |"
+
+
 def _published() -> Iterator[str]:
     yield "| what | theirs | where they say so |"
     yield "|---|---|---|"
@@ -164,7 +171,7 @@ def _peers(results: Results) -> Iterator[str]:
 
 
 def _machines(results: Results) -> Iterator[str]:
-    for name in ("server", "envoy", "exchange", "transport", "scraping", "decision", "peers"):
+    for name in ("server", "envoy", "exchange", "transport", "scraping", "scraping_turns", "decision", "peers"):
         one = results.get(name)
         if one:
             cpu, cores = one["machine"]["cpu"], one["machine"]["cores"]
@@ -224,6 +231,10 @@ Pages of 55 KB, requests at 500/s on two connections, each open so long that eve
 
 {picks}
 
+What a request may have to wait for, measured apart in CPU time: the rest of the turn of the event loop it falls into.
+
+{waits}
+
 ## Beside the Go picker
 
 Published figures of the llm-d router, of other machines and other loads; none was measured here.
@@ -259,6 +270,7 @@ def page(results: Results) -> str:
         python=_in_python(results),
         envoy="".join(_shares(results)),
         picks="\n".join(_picks(results)),
+        waits="\n".join(_waits(results)),
         published="\n".join(_published()),
         peers="\n".join(_peers(results)),
         machines="\n".join(_machines(results)),
