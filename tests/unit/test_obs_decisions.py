@@ -1,4 +1,5 @@
 import json
+from copy import copy
 
 import msgspec
 import numpy as np
@@ -210,3 +211,10 @@ def test_a_decision_larger_than_the_ring_is_not_kept() -> None:
     kept = ring(max_bytes=100)
     kept.record(request(), decision())
     assert len(kept) == 0
+
+
+def test_a_hook_may_copy_what_it_is_shown() -> None:
+    for one in (request(), decision(), decision().run, decision().spent[0]):
+        other, names = copy(one), fields(type(one))
+        assert other is not one
+        assert [getattr(other, name) for name in names] == [getattr(one, name) for name in names]

@@ -495,6 +495,15 @@ def test_a_plug_in_that_is_slow_three_times_in_a_row_is_suspended_for_a_while(st
     assert world.notes.all("decided")[4].flaws == []
 
 
+def test_the_kernel_is_not_asked_what_the_thread_did_while_all_are_quick() -> None:
+    world = World()
+    work = [Worked(float(n), 0) for n in range(9)]
+    world.router._worked = work.pop
+    for _ in range(3):
+        world.asked(PROMPT)
+    assert len(work) == 9
+
+
 def test_a_plug_in_that_was_kept_off_the_cpu_is_not_suspended() -> None:
     world = slow_world([Worked(0.0, 0)])
     for _ in range(9):

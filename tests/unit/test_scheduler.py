@@ -281,6 +281,16 @@ def test_a_slow_signal_suspends_the_decision_until_its_value_is_sent(sent: Any, 
     assert decision.run.votes[0].scores.tolist() == votes
 
 
+def test_a_signal_that_answered_at_once_may_be_slow_the_next_time() -> None:
+    answers: list[Any] = [object(), later()]
+    made = signal_of("x", None, None)
+    measured = Measured(Bound("x", lambda: answers.pop(0), ()), made.provides, made.outputs)
+    assert decided(setup(signals=(measured,)), inputs()).flaws == []
+    waiting = decide(setup(signals=(measured,)), inputs(), frozenset())
+    assert not isinstance(waiting, Decision)
+    next(waiting).value.close()  # type: ignore[attr-defined]  # a coroutine
+
+
 @pytest.mark.parametrize(
     ("header", "profiles", "expected"),
     [
