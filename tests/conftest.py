@@ -6,11 +6,16 @@ import os
 from collections import Counter
 
 import pytest
+from hypothesis import settings
 
 from tests.debian import COMMANDS, missing
 
 REQUIRE = "EPP_REQUIRE_DEBIAN"
 """Set to 1, a missing package fails its tests: nothing is skipped unseen where it matters."""
+
+# No test asserts how long something takes.
+settings.register_profile("untimed")
+settings.load_profile("untimed")
 
 missing_key = pytest.StashKey[Counter[str]]()
 

@@ -87,7 +87,7 @@ class Crowd:
         assert not any(pair.session.requests or pair.desk.open_books for pair in self.at.pairs)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps=STEPS)
 def test_whatever_comes_goes_dies_or_changes_everybody_has_one_answer_and_nothing_is_left(
     steps: list[tuple[str, int]],

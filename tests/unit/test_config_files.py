@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.config import Built, ConfigError, load
@@ -228,7 +228,6 @@ def replaced(value: Any, path: tuple[Any, ...], new: object) -> Any:
     return copied
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_whatever_stands_in_a_file_it_loads_or_is_refused_in_words(data: st.DataObject) -> None:
     text = data.draw(st.sampled_from([HELM, OLD_GUIDE, HEAD + PREFILL_DECODE, *(path.read_text() for path in READY)]))

@@ -7,7 +7,7 @@ import string
 
 import pytest
 import yaml as pyyaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.config.errors import ConfigError
@@ -93,14 +93,12 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_json_means_what_it_means_elsewhere(value: object) -> None:
     text = json.dumps(value)
     assert read(text).value == value
 
 
-@settings(deadline=None)
 @given(VALUES.filter(lambda value: value is not None))
 def test_yaml_that_quotes_its_strings_means_what_it_means_elsewhere(value: object) -> None:
     assert read(pyyaml.safe_dump(value, default_style='"')).value == pyyaml.safe_load(

@@ -177,7 +177,7 @@ STEPS = st.tuples(st.sampled_from(["queue", "queue", "go", "serve", "cancel"]), 
 
 
 @given(st.lists(STEPS, min_size=40, max_size=160))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_program_aware_scores_as_the_formula_says_whatever_happened_before(steps: list[tuple[str, int, int]]) -> None:
     def shortest_first(item: Item) -> float:
         return item.size

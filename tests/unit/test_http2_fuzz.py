@@ -25,13 +25,13 @@ STEPS: st.SearchStrategy[list[Step]] = st.lists(
 
 @pytest.mark.parametrize("greeted", [True, False])
 @given(steps=STEPS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_whatever_a_client_does_nothing_leaks_and_nothing_breaks(greeted: bool, steps: list[Step]) -> None:
     Player().play(steps, greeted=greeted)
 
 
 @given(steps=STEPS, cuts=st.lists(st.integers(1, 40), min_size=1))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_where_the_bytes_are_cut_changes_no_call(steps: list[Step], cuts: list[int]) -> None:
     wire = HELLO + b"".join(map(wire_of, steps))
     whole, cut = Player(), Player()
@@ -137,4 +137,4 @@ class Proper(RuleBasedStateMachine):
 
 
 TestProper = Proper.TestCase
-TestProper.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestProper.settings = settings(max_examples=60, stateful_step_count=30)

@@ -256,7 +256,7 @@ trouble = st.tuples(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     seed=st.integers(0, 2**32),
     rates=st.lists(st.sampled_from([0.85, 1.0, 1.15]), min_size=1, max_size=4),

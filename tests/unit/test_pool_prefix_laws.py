@@ -118,7 +118,7 @@ def members_of_all_sets(index: PrefixIndex) -> int:
     return sum(index._sets.masks[each].bit_count() * count for each, count in refs.items())
 
 
-IndexAgainstModel.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+IndexAgainstModel.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestIndexAgainstModel = IndexAgainstModel.TestCase
 
 

@@ -128,7 +128,7 @@ def test_of_a_great_batch_only_the_first_prompts_are_looked_up() -> None:
     assert found["prompt_blocks"] == MOST_PROMPTS
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sent=st.lists(st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=6), st.sampled_from("abc")), max_size=8),
     asked=st.lists(st.integers(0, 2), min_size=1, max_size=6),

@@ -96,7 +96,7 @@ def test_usage_counts_before_pieces() -> None:
     assert served.producer.state()["answer_tokens"] == pytest.approx(100.0 + 200.0 / 64)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.tuples(
@@ -125,7 +125,7 @@ def test_whatever_is_seen_prices_stay_finite_and_above_nothing(
 MS = st.lists(st.floats(0, 1e6), min_size=1, max_size=5)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(MS, st.floats(1e-3, 100.0))
 def test_less_cost_is_never_a_lower_score(cost: list[float], price: float) -> None:
     each = np.array(cost)

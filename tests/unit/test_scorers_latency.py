@@ -81,7 +81,7 @@ LOADS = st.floats(0.0, 1e6)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), LOADS, TIMES), max_size=300), LOADS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_whatever_it_sees_it_predicts_finite_times_that_are_not_negative(
     seen: list[tuple[str, float, float]], load: float
 ) -> None:

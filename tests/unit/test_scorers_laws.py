@@ -138,7 +138,7 @@ HEADERS = {"x-zone": "a", "x-session-token": "ZGVmYXVsdC9lMQ==", "test-epp-endpo
 
 
 @pytest.mark.parametrize("name", SCORERS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=st.lists(ROW, max_size=8), random=st.randoms(use_true_random=False))
 def test_scores_are_in_range_and_follow_their_endpoints(name: str, rows: Rows, random: Any) -> None:
     order = np.array(random.sample(range(len(rows)), len(rows)), dtype=np.intp)
@@ -150,7 +150,7 @@ def test_scores_are_in_range_and_follow_their_endpoints(name: str, rows: Rows, r
 
 
 @pytest.mark.parametrize("name", FILTERS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=st.lists(ROW, max_size=8), random=st.randoms(use_true_random=False))
 def test_masks_follow_their_endpoints(name: str, rows: Rows, random: Any) -> None:
     order = np.array(random.sample(range(len(rows)), len(rows)), dtype=np.intp)
@@ -160,7 +160,7 @@ def test_masks_follow_their_endpoints(name: str, rows: Rows, random: Any) -> Non
     assert np.array_equal(ask(FILTERS[name](), request(headers=HEADERS), rows, order), mask[order])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cached=st.lists(st.integers(0, 2), max_size=6))
 def test_no_hit_lru_scores_are_in_range(cached: list[int]) -> None:
     made = endpoints(waiting=[0.0] * len(cached))
