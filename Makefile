@@ -29,9 +29,8 @@ test: .venv/installed .venv/envoy-oldest/installed
 
 compiled: build/compiled/made
 
-# Whatever a compiler could make of a module differently: its tests, and those that start the picker for the most of it.
-IN_BOTH := tests/unit tests/conformance $(addprefix tests/e2e/test_,clients.py failures.py flow_control.py limits.py \
-  pieces.py requests.py response_phase.py transports.py workers.py)
+# Whatever a compiler could make of a module differently, and whole requests through both Envoys.
+IN_BOTH := tests/unit tests/conformance $(addprefix tests/e2e/test_,pieces.py requests.py transports.py)
 
 test-compiled: build/compiled/made .venv/envoy-oldest/installed
 	$(AS_BUILT) -m pytest --import-mode=append -p no:cacheprovider $(IN_BOTH) $(ARGS)
