@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.machine import write
 from benchmarks.server import echo, loaded, messages
-from epp.scheduler import checked_column
+from epp.scheduler import Bound, Context, checked_column
 from epp.testing import endpoints, request
 from epp.types import Column, Decision, Endpoints, Outcome, Request, Run
 from scorers.latency import LatencyScorer
@@ -45,6 +45,9 @@ class Stage:
         self.ttft = (0.03 + 0.05 * self.uncached / 1e3).tolist()
         self.producer = PredictedLatencyProducer(streaming_mode=True)
         self.count = 0
+        decision = Decision("x", "m", 0.0, n)
+        self.context = Context({"endpoints": self.made}, frozenset(), None, decision, time.perf_counter)
+        self.bound = Bound("latency", self.producer, ())
         for _ in range(4000):
             self.predicted()
 
@@ -62,8 +65,7 @@ class Stage:
         asked, decision, outcome = self.bare()
         *columns, decision.signals["latency_prediction"] = self.measure(asked)
         for column in columns:
-            # Nothing of the context is used for a column that is as it should be.
-            checked_column(None, None, column, 0.0, len(self.made))  # type: ignore[arg-type]
+            checked_column(self.context, self.bound, column, 0.0, len(self.made))
         self.producer.picked(asked, decision)
         self.producer.finished(asked, decision, outcome)
 
