@@ -12,7 +12,7 @@ RUN pip --disable-pip-version-check --python /app/venv/bin/python install --no-c
 # The Kubernetes client's API classes are never loaded; their bytecode would be 47 MB.
 RUN python -m compileall -q --invalidation-mode unchecked-hash -x '/kubernetes/(aio/)?client/(api|models)/[a-z]' \
     /app/venv/lib
-# An image without compiled modules would work, at three times the CPU.
+# An image without compiled modules would work, at two to three times the CPU.
 RUN /app/venv/bin/python -c 'from epp.compiled import compiled; assert compiled(), "no C compiler: see above"'
 RUN ln -s venv/bin/epp /app/epp
 

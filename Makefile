@@ -75,7 +75,7 @@ build/compiled/made: setup.py pyproject.toml $(wildcard epp/*.py epp/*/*.py scor
 	@$(BIN)/python setup.py -q build --build-lib build/compiled
 	rm -rf build/compiled/sim
 	@$(AS_BUILT) -c 'from epp.compiled import compiled; compiled() or \
-	  print("not compiled, see above: all of it runs in Python, at about three times the CPU")'
+	  print("not compiled, see above: all of it runs in Python, at two to three times the CPU")'
 	@touch $@
 
 .venv/envoy-oldest/installed: Makefile | .venv/bin/python

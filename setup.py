@@ -1,7 +1,7 @@
 """Generates the protobuf modules and compiles the hot path while the package is built; all else is in pyproject.toml.
 
 mypyc makes C extensions of annotated modules as they are. A wheel holds them if a C compiler was there, else the same
-modules in Python, at about three times the CPU; an editable install never does. `EPP_PURE=1` compiles nothing.
+modules in Python, at two to three times the CPU; an editable install never does. `EPP_PURE=1` compiles nothing.
 """
 
 import os

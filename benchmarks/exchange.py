@@ -2,7 +2,8 @@
 
 The messages are recorded from Envoy (tests/transcripts), with a chat body of the size in question. An exchange is four
 messages: request headers, body, response headers, one piece that ends; `recorded_us` is the same with each end in a
-message of its own, as Envoy sends it. Medians of batches, in CPU time of the thread.
+message of its own, as Envoy sends it. Medians of batches, in CPU time of the thread; `apart_us` is the median of recorded
+ones, 3 ms after one another: what waking up for a single request costs beside the kernel.
 
 Run from compiled modules, the same sources in Python are measured in turn with them (`in_python`).
 `--against FOLDER` measures another checkout as well, compiled if it has been; `--memory` adds 300,000 requests and
@@ -41,6 +42,7 @@ CHUNK = 32_768
 SHARED_BYTES = 32 * 64 * 4
 """Thirty-two blocks of 64 tokens."""
 MEMORY_REQUESTS = 300_000
+APART, APART_S = 400, 0.003
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -161,6 +163,18 @@ def _long(script: Script) -> dict[str, float]:
     }
 
 
+def _apart(script: Script) -> float:
+    """An exchange that finds its code and its objects gone from the caches."""
+    side, spent = Side(10), []
+    wires = [script.head, *script.body(body(2_048, 0), end=False), script.body_end, script.answer, script.piece]
+    for _ in range(APART):
+        time.sleep(APART_S)
+        began = time.thread_time()
+        side.exchange([*wires, script.end])
+        spent.append(time.thread_time() - began)
+    return round(float(np.median(spent)) * 1e6, 2)
+
+
 def _discard(_: object) -> None:
     pass
 
@@ -186,7 +200,12 @@ def figures() -> dict[str, float]:
     for endpoints in (10, 100, 1_000):
         found |= {f"{name}_{endpoints}": value for name, value in _short(script, endpoints).items()}
     few, many = _shared(script, 10), _shared(script, 1_000)
-    found |= {"shared_prefix_us_10": few, "shared_prefix_us_1000": many, "piece_us": _piece(script)}
+    found |= {
+        "shared_prefix_us_10": few,
+        "shared_prefix_us_1000": many,
+        "piece_us": _piece(script),
+        "apart_us": _apart(script),
+    }
     return found | _long(script)
 
 

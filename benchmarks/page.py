@@ -120,8 +120,22 @@ def _shares(results: Results) -> Iterator[str]:
         if one:
             yield (
                 f"* {told}, plaintext, Envoy takes {one['envoy_us']:.0f} µs a request, so that 0.4 × are\n  "
-                f"{0.4 * one['envoy_us']:.0f} µs for everything; the picker takes {one['picker_us']:.0f} µs.\n"
+                f"{0.4 * one['envoy_us']:.0f} µs for everything; the picker takes {one['picker_us']:.0f} µs{_kernel(one)}.\n"
             )
+
+
+def _kernel(case: Results) -> str:
+    return f", {case['picker_kernel_us']:.0f} of them in the kernel" if "picker_kernel_us" in case else ""
+
+
+def _apart(results: Results) -> str:
+    close, apart = (at(results, "exchange", "here", key) for key in ("recorded_us_10", "apart_us"))
+    if not close or not apart:
+        return ""
+    return (
+        f"* The six messages that Envoy sends for a request take {close:.0f} µs back to back, {apart:.0f} µs when 3 ms of\n"
+        "  sleep lie between two requests: code and objects are gone from the caches by then.\n"
+    )
 
 
 def _in_python(results: Results) -> str:
@@ -217,9 +231,10 @@ No figure was set. Once the core of the decider is full, more edges add nothing.
 
 ## Where the time goes
 
-{python}{envoy}
-Behind Envoy each request is four messages each way. At 300 requests/s each of them wakes the picker on its own, so the
-kernel, the event loop and TLS cost more than the decision does. Of a request,
+{python}{apart}{envoy}
+Behind Envoy each request is four messages each way. At 300 requests/s each of them wakes the picker on its own, with
+cold caches, and Envoy as well. Half of what is left would have to go; that takes a core without Python's objects for the
+whole exchange, the arithmetic of the scorers (a third of it) in one step, or fewer messages by Envoy. Of a request,
 [decision.json](../benchmarks/results/decision.json) tells what the decision takes and what its whole life does without
 a transport; [transport.json](../benchmarks/results/transport.json) what the HTTP/2 layer alone takes, a few µs a
 message.
@@ -268,6 +283,7 @@ def page(results: Results) -> str:
         rows="\n".join(row.line() for row in _rows(results)),
         workers="\n".join(_workers(results)),
         python=_in_python(results),
+        apart=_apart(results),
         envoy="".join(_shares(results)),
         picks="\n".join(_picks(results)),
         waits="\n".join(_waits(results)),

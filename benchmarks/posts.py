@@ -20,7 +20,7 @@ import numpy as np
 import uvloop
 
 from benchmarks.decision import body
-from benchmarks.machine import cpu_s
+from benchmarks.machine import cpu_s, kernel_s
 from benchmarks.server import PAGE
 
 SETTLE_S, PROMPTS, CONNECTIONS = 1.5, 2_000, 64
@@ -119,17 +119,18 @@ async def load(port: int, rate: float, seconds: float) -> list[float]:
 
 
 def posted(port: int, rate: float, seconds: float, pids: dict[str, int]) -> Figures:
-    """Requests through `port`, how long they took, and CPU per request of each process."""
+    """Requests through `port`, how long they took, and CPU per request of each process, the kernel's part beside."""
     words = [sys.executable, "-m", "benchmarks.posts", str(port), str(rate), str(seconds)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
         client.stdout.readline()
-        before = {name: cpu_s(pid) for name, pid in pids.items()}
+        before = {name: (cpu_s(pid), kernel_s(pid)) for name, pid in pids.items()}
         client.stdout.readline()
-        spent = {name: cpu_s(pid) - before[name] for name, pid in pids.items()}
+        spent = {name: cpu_s(pid) - before[name][0] for name, pid in pids.items()}
+        within = {f"{name}_kernel": kernel_s(pid) - before[name][1] for name, pid in pids.items()}
         said = client.stdout.read()
     took = np.array(json.loads(said)) * 1e3
-    found = {f"{name}_us": round(used / len(took) * 1e6, 1) for name, used in spent.items()}
+    found = {f"{name}_us": round(used / len(took) * 1e6, 1) for name, used in (spent | within).items()}
     times = {f"p{at:g}_ms": round(float(np.percentile(took, at)), 2) for at in (50, 99)}
     return {"requests_per_s": round(len(took) / seconds, 1), **found, **times}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -111,6 +112,9 @@ def _serve(words: list[str]) -> int:
     # gRPC reads its environment when it is first imported.
     from epp.app import serve
 
+    # What is loaded stays. A full garbage collection that walks it stops the loop for 15 to 25 ms; without it, for 1.
+    gc.collect()
+    gc.freeze()
     return serve(options, live)
 
 

@@ -56,6 +56,12 @@ class Endpoint:
         object.__setattr__(self, "key", f"{self.namespace}/{self.name}")
         object.__setattr__(self, "host_port", f"{host}:{self.port}")
 
+    def __reduce__(self) -> tuple[type[Endpoint], tuple[object, ...]]:
+        # Compiled, it has no state that `copy` and `pickle` could set.
+        return Endpoint, (
+            self.name, self.address, self.port, self.namespace, self.labels, self.metrics_address, self.rank,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Change:

@@ -1,5 +1,5 @@
 import json
-from copy import copy
+from copy import copy, deepcopy
 
 import msgspec
 import numpy as np
@@ -211,6 +211,14 @@ def test_a_decision_larger_than_the_ring_is_not_kept() -> None:
     kept = ring(max_bytes=100)
     kept.record(request(), decision())
     assert len(kept) == 0
+
+
+def test_a_decision_may_be_kept_with_all_it_holds() -> None:
+    one = decision()
+    other = deepcopy(one)
+    assert other.picked == one.picked
+    assert other.picked[0] is not one.picked[0]
+    assert other.picked[0].key == one.picked[0].key
 
 
 def test_a_hook_may_copy_what_it_is_shown() -> None:
