@@ -2,8 +2,8 @@
 
 The messages are recorded from Envoy (tests/transcripts), with a chat body of the size in question. An exchange is four
 messages: request headers, body, response headers, one piece that ends; `recorded_us` is the same with each end in a
-message of its own, as Envoy sends it. Medians of batches, in CPU time of the thread; `apart_us` is the median of recorded
-ones, 3 ms after one another: what waking up for a single request costs beside the kernel.
+message of its own, as Envoy sends it. Medians of batches, in CPU time of the thread; `apart_us` is the median of
+recorded ones 3 ms after one another: what waking up for a single request costs beside the kernel.
 
 Run from compiled modules, the same sources in Python are measured in turn with them (`in_python`).
 `--against FOLDER` measures another checkout as well, compiled if it has been; `--memory` adds 300,000 requests and
@@ -206,7 +206,7 @@ def figures() -> dict[str, float]:
         "piece_us": _piece(script),
         "apart_us": _apart(script),
     }
-    return found | _long(script)
+    return found | _long(script) | {"apart_us": _apart(script)}
 
 
 def memory(requests: int) -> Iterator[tuple[int, float]]:

@@ -120,7 +120,8 @@ def _shares(results: Results) -> Iterator[str]:
         if one:
             yield (
                 f"* {told}, plaintext, Envoy takes {one['envoy_us']:.0f} µs a request, so that 0.4 × are\n  "
-                f"{0.4 * one['envoy_us']:.0f} µs for everything; the picker takes {one['picker_us']:.0f} µs{_kernel(one)}.\n"
+                f"{0.4 * one['envoy_us']:.0f} µs for everything; "
+                f"the picker takes {one['picker_us']:.0f} µs{_kernel(one)}.\n"
             )
 
 
@@ -133,8 +134,8 @@ def _apart(results: Results) -> str:
     if not close or not apart:
         return ""
     return (
-        f"* The six messages that Envoy sends for a request take {close:.0f} µs back to back, {apart:.0f} µs when 3 ms of\n"
-        "  sleep lie between two requests: code and objects are gone from the caches by then.\n"
+        f"* The six messages that Envoy sends for a request take {close:.0f} µs back to back, {apart:.0f} µs when\n"
+        "  3 ms of sleep lie between two requests: code and objects are gone from the caches by then.\n"
     )
 
 
@@ -233,8 +234,8 @@ No figure was set. Once the core of the decider is full, more edges add nothing.
 
 {python}{apart}{envoy}
 Behind Envoy each request is four messages each way. At 300 requests/s each of them wakes the picker on its own, with
-cold caches, and Envoy as well. Half of what is left would have to go; that takes a core without Python's objects for the
-whole exchange, the arithmetic of the scorers (a third of it) in one step, or fewer messages by Envoy. Of a request,
+cold caches, and Envoy as well. Half of what is left would have to go; that takes a core without Python's objects for
+the whole exchange, the arithmetic of the scorers (a third of it) in one step, or fewer messages by Envoy. Of a request,
 [decision.json](../benchmarks/results/decision.json) tells what the decision takes and what its whole life does without
 a transport; [transport.json](../benchmarks/results/transport.json) what the HTTP/2 layer alone takes, a few µs a
 message.
