@@ -29,8 +29,11 @@ test: .venv/installed .venv/envoy-oldest/installed
 
 compiled: build/compiled/made
 
-# Whatever a compiler could make of a module differently, and whole requests through both Envoys.
-IN_BOTH := tests/unit tests/conformance $(addprefix tests/e2e/test_,pieces.py requests.py transports.py)
+# Whatever a compiler could make of a module differently, and whole requests through both Envoys. What tests of these
+# names look at is not compiled.
+NOT_COMPILED := $(foreach word,apiserver cli config docs kube options sim,$(wildcard tests/unit/test_$(word)*.py))
+IN_BOTH := $(filter-out $(NOT_COMPILED),$(wildcard tests/unit/test_*.py)) tests/conformance \
+  $(addprefix tests/e2e/test_,pieces.py requests.py transports.py)
 
 test-compiled: build/compiled/made .venv/envoy-oldest/installed
 	$(AS_BUILT) -m pytest --import-mode=append -p no:cacheprovider $(IN_BOTH) $(ARGS)

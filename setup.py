@@ -107,7 +107,7 @@ def extensions() -> list[Extension]:
         return []
     from mypyc.build import mypycify
 
-    made: list[Extension] = mypycify(list(COMPILED), opt_level="3", multi_file=True, group_name="epp")
+    made: list[Extension] = mypycify(list(COMPILED), opt_level="2", multi_file=True, group_name="epp")
     for extension in made:
         # If it fails setuptools warns, and the wheel holds the modules in Python. What another compiler warns of is not
         # ours to mend, and line numbers of generated C help nobody.
