@@ -32,6 +32,8 @@ from epp.types import Decision, Endpoints, Mask, Refused, Request
 from epp.waiting import settled
 
 LOAD_REPORT_S = 1.0
+TICK_S = 0.001
+"""Of uvloop's clock: a timer may fire when the clock, rounded to it, is still a bit of a float short of its time."""
 """An endpoint is asked for its load in a response header at most this often."""
 
 
@@ -207,7 +209,7 @@ class Router:
             while True:
                 limit_s = min(slow.timeout_ms / 1000.0, end - loop.time())
                 answer = await settled(slow, limit_s, self.observer.hook_failed)
-                if loop.time() >= end:
+                if loop.time() >= end - TICK_S / 2:
                     limit = f"{self.habits.decision_timeout_s:g} s (--decision-timeout)"
                     raise Refused(503, f"no decision within {limit}", by="deadline")
                 slow = waiting.send(answer)

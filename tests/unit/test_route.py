@@ -429,15 +429,16 @@ def slow_setup(value: Any, timeout_ms: float = 5_000.0) -> Any:
     return setup(signals=(Measured(Bound("slow", value, ()), provides, ("x",)),))
 
 
-def awaited(world: World) -> list[ProcessingResponse]:
-    async def talk() -> list[bytes]:
-        dialogue = world.dialogue()
-        said(dialogue, request_headers())
-        later = dialogue.receive(request_body(json.dumps(PROMPT).encode()).SerializeToString())
-        assert not isinstance(later, list)
-        return await later
+async def talked(world: World) -> list[ProcessingResponse]:
+    dialogue = world.dialogue()
+    said(dialogue, request_headers())
+    later = dialogue.receive(request_body(json.dumps(PROMPT).encode()).SerializeToString())
+    assert not isinstance(later, list)
+    return [ProcessingResponse.FromString(wire) for wire in await later]
 
-    return [ProcessingResponse.FromString(wire) for wire in asyncio.run(talk())]
+
+def awaited(world: World) -> list[ProcessingResponse]:
+    return asyncio.run(talked(world))
 
 
 def test_a_slow_signal_delays_its_own_request_and_is_used() -> None:
@@ -469,6 +470,27 @@ def test_a_decision_that_takes_too_long_is_503_never_a_hanging_stream() -> None:
     world = World(made=slow_setup(value, timeout_ms=60_000.0), decision_timeout_s=0.001)
     assert refusal(awaited(world))[0] == 503
     assert world.pool.ledger.requests == 0
+
+
+class SetLoop(asyncio.SelectorEventLoop):
+    """Its clock is set by the test."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("began_ms", range(1_000, 1_100))
+def test_the_deadline_is_met_by_a_clock_of_whole_milliseconds(began_ms: int) -> None:
+    async def value() -> Any:
+        asyncio.get_running_loop().now = (began_ms + 50) / 1000.0
+        return np.array([0.5])
+
+    with asyncio.Runner(loop_factory=SetLoop) as runner:
+        runner.get_loop().now = began_ms / 1000.0
+        world = World(made=slow_setup(value, timeout_ms=60_000.0), decision_timeout_s=0.05)
+        assert refusal(runner.run(talked(world)))[0] == 503
 
 
 def slow_world(work: list[Worked]) -> World:
