@@ -16,8 +16,10 @@ NEVER = -1e9
 """`read_at` of an endpoint that was never read, in seconds."""
 FIRST_SEATS = 8.0
 """What an engine is taken to run at once before anything is known of it."""
+SEATS_HOLD_S = 10.0
+"""How long after a queue the seats it showed are believed to be all."""
 _READ = (
-    *COLUMNS, "noted", "inflight_then", "most_running", "queued_once", "kv_each",
+    *COLUMNS, "noted", "inflight_then", "most_running", "queued_at", "kv_each",
 )  # fmt: skip
 """The columns of Readings."""
 
@@ -74,7 +76,8 @@ class Readings:
         """In flight when the last scrape that came back was sent."""
         self.most_running = np.zeros(n)
         self.seats = np.zeros(n)
-        self.queued_once = np.zeros(n, dtype=np.bool_)
+        self.queued_at = np.full(n, NEVER)
+        """When a reading last showed a queue."""
         self.kv_each = np.zeros(n)
         """KV usage per running request, as last read with any running."""
         self.loras: list[tuple[frozenset[str], frozenset[str]]] = [(frozenset(), frozenset())] * n
@@ -108,7 +111,7 @@ class Readings:
         if reading.kv_usage is not None and self.running[row] >= 1.0:
             self.kv_each[row] = self.kv_usage[row] / self.running[row]
         if reading.running is not None and reading.waiting is not None:
-            self._learn_seats(row, reading.waiting, reading.running)
+            self._learn_seats(row, reading.waiting, reading.running, now)
         self.inflight_then[row] = self.noted[row] if noted is None else noted
         self.read_at[row], self.interval_s[row] = now, interval_s
         self.note(row)
@@ -120,15 +123,17 @@ class Readings:
             values, present = self.attributes[key]
             values[row], present[row] = value, True
 
-    def _learn_seats(self, row: int, waiting: float, running: float) -> None:
+    def _learn_seats(self, row: int, waiting: float, running: float, now: float) -> None:
         """A queue shows how many seats there are. Without one there may be twice as many as are taken; where one was
-        seen before, a quarter more."""
+        seen before, a quarter more, if more are taken than were known or the queue was long ago: to ask again at once
+        would overfill an engine whose last seats are kept free for some."""
+        seats = self.seats.item(row)
         if waiting > 0:
-            self.seats[row], self.queued_once[row] = max(running, self.seats[row] / 2.0, 1.0), True
-        elif self.queued_once[row]:
-            self.seats[row] = max(self.seats[row], 1.25 * running)
-        else:
-            self.seats[row] = max(self.seats[row], 2.0 * running, FIRST_SEATS)
+            self.seats[row], self.queued_at[row] = max(running, seats / 2.0, 1.0), now
+        elif self.queued_at.item(row) == NEVER:
+            self.seats[row] = max(seats, 2.0 * running, FIRST_SEATS)
+        elif running > seats or now - self.queued_at.item(row) > SEATS_HOLD_S:
+            self.seats[row] = max(seats, 1.25 * running)
 
     def note(self, row: int) -> None:
         """This row's numbers have changed."""

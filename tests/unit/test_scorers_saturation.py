@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from epp import Endpoints, testing
+from epp.pool.load import SEATS_HOLD_S
 from epp.pool.table import Pool
 from epp.types import Change, Endpoint, Reading
 from scorers.saturation import ConcurrencyDetector, LedgerDetector, UtilizationDetector
@@ -147,13 +148,21 @@ def test_an_engine_without_a_queue_is_taken_to_run_twice_as_much() -> None:
     assert engine.full() == pytest.approx(50 / 104)
 
 
-def test_once_a_queue_was_seen_seats_grow_slowly() -> None:
+def test_seats_shown_by_a_queue_are_believed_until_more_are_taken() -> None:
     engine = Engine()
     engine.read(2, 16)
     engine.read(0, 16)
-    assert engine.full() == pytest.approx(16 / 24)
+    assert engine.full() == pytest.approx(16 / 20)
     engine.read(0, 20)
     assert engine.full() == pytest.approx(20 / 29)
+
+
+def test_seats_are_asked_for_anew_when_the_queue_was_long_ago() -> None:
+    engine = Engine()
+    engine.read(2, 16)
+    engine.now += SEATS_HOLD_S + 1.0
+    engine.read(0, 16)
+    assert engine.full() == pytest.approx(16 / 24)
 
 
 def test_a_moments_queue_halves_what_was_learned_at_most() -> None:
