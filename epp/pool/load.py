@@ -16,7 +16,7 @@ NEVER = -1e9
 """`read_at` of an endpoint that was never read, in seconds."""
 FIRST_SEATS = 8.0
 """What an engine is taken to run at once before anything is known of it."""
-SEATS_HOLD_S = 10.0
+SEATS_HOLD_S = 30.0
 """How long after a queue the seats it showed are believed to be all."""
 _READ = (
     *COLUMNS, "noted", "inflight_then", "most_running", "queued_at", "kv_each",
