@@ -76,6 +76,8 @@ COMPILED = (
     "epp/rules.py",
     "epp/scheduler.py",
     "epp/suspension.py",
+    "scorers/latency_model.py",
+    "scorers/latency_predictor.py",
     "scorers/packing.py",
     "scorers/prefix_lookup.py",
     "scorers/spread.py",

@@ -21,7 +21,8 @@ from epp.scheduler import Bound, Context, checked_column
 from epp.testing import endpoints, request
 from epp.types import Column, Decision, Endpoints, Outcome, Request, Run
 from scorers.latency import LatencyScorer
-from scorers.predicted_latency import PredictedLatencyProducer, Prediction
+from scorers.latency_predictor import Prediction
+from scorers.predicted_latency import PredictedLatencyProducer
 
 SIZES = (10, 100, 1000)
 BATCH, ROUNDS = 320, 25

@@ -17,7 +17,7 @@ from benchmarks.simulated import LARGE, SMALL
 from epp.config import load
 from epp.plugins import Catalogue, Plugin, PluginType
 from epp.types import Decision, Outcome, Request
-from scorers.predicted_latency import Prediction
+from scorers.latency_predictor import Prediction
 from sim.picker import rules
 from sim.run import Load
 from sim.simulation import Result, Scene, simulate

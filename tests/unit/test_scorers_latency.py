@@ -14,7 +14,8 @@ from epp import Column, Decision, Endpoints, Outcome, Request, Usage
 from epp.settings import PluginError
 from epp.testing import endpoints, request
 from scorers.latency_model import BLOCK, READY_AFTER, Latency, nonnegative
-from scorers.predicted_latency import SERVICE_VARIABLES, PredictedLatencyProducer, Prediction
+from scorers.latency_predictor import Prediction
+from scorers.predicted_latency import SERVICE_VARIABLES, PredictedLatencyProducer
 from tests.scorer_kit import build, decided
 
 TTL_NS = 10_000_000_000
