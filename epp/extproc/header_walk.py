@@ -25,6 +25,8 @@ the clients of OpenAI and Anthropic."""
 MOST_REMEMBERED: Final = 2048
 LONGEST_REMEMBERED: Final = 96
 LONGEST_RUN: Final = 1024
+LAST_SHIFT: Final = 28
+"""Of a length's seven bits: lengths have 32 bits at most. What is padded to more is left to protobuf."""
 ALONE: Final[Received] = {}
 
 
@@ -72,13 +74,16 @@ _names: Final[dict[bytes, str]] = {}
 
 
 def span(wire: bytes, at: int) -> tuple[int, int]:
-    """Where a length-delimited value begins and ends, `at` being where its length stands. IndexError if cut short."""
+    """Where a length-delimited value begins and ends, `at` being where its length stands. IndexError if that is cut
+    short or has more bytes than a length."""
     size = wire[at]
     at += 1
     if size >= 0x80:
         size &= 0x7F
         shift = 7
         while (more := wire[at]) >= 0x80:
+            if shift == LAST_SHIFT:
+                raise IndexError("a length goes on")
             size |= (more & 0x7F) << shift
             shift += 7
             at += 1

@@ -94,6 +94,15 @@ def test_a_message_cut_or_changed_anywhere_is_read_as_protobuf_reads_it_if_it_ca
     assert fields(wire.read(changed)) == expected
 
 
+@pytest.mark.parametrize("before", [b"\x2a", b"\x22\x0c\x0a", b"\x1a\x0c\x0a"], ids=["message", "body", "headers"])
+def test_a_length_of_more_bytes_than_a_length_has_is_left_to_protobuf(before: bytes) -> None:
+    """Its bits are added up in a time that grows by the square of their number: 400 KB took 13 seconds."""
+    endless = before + b"\x80" * 10 + b"\x00"
+    assert wire.piece(endless) is None
+    with pytest.raises(DecodeError):
+        wire.read(endless)
+
+
 def test_metadata_that_is_no_metadata_is_as_if_it_were_not_there() -> None:
     assert dict(Late(b"\xff\xff")) == {}
 
