@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -87,14 +87,19 @@ def text(value: Loose) -> str:
     return value if isinstance(value, str) else ""
 
 
+MOST_TOKENS: Final = 1 << 53
+"""A larger count is nobody's, and no float or message need hold it: JSON's numbers have any size."""
+
+
 def token_limit(*values: Loose) -> int | None:
-    """The first of `values` that is a whole number from 0 up; 16.0 is one, "16" and true are not."""
+    """The first of `values` that is a whole number from 0 up; 16.0 is one, "16" and true are not. At most MOST_TOKENS,
+    which limits nothing."""
     for value in values:
         if value is None:
             continue
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         if whole and not isinstance(value, bool) and value >= 0:
-            return int(value)
+            return min(int(value), MOST_TOKENS)
     return None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from epp.bodies.jsonbody import MALFORMED
+from epp.bodies.jsonbody import MALFORMED, MOST_TOKENS
 from epp.bodies.lines import MAX_LINE_BYTES, Lines, event_text
 from epp.bodies.parsed import ResponseReader
 from epp.bodies.usage_shapes import ANSWER, BODY, EVENT, Block
@@ -92,16 +92,18 @@ def _count(block: dict[str, Any], name: str, other: str) -> int | None:
 
 
 def _whole(value: object) -> int | None:
+    """Below 0 counts as 0, over MOST_TOKENS as not told."""
     if value is None:
         return None
     if type(value) is int:
-        return max(0, value)
+        return max(0, value) if value <= MOST_TOKENS else None
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
-        return max(0, int(float(value)))
+        whole = int(float(value))
     except (ValueError, OverflowError):
         return None
+    return max(0, whole) if whole <= MOST_TOKENS else None
 
 
 def usage_reader(content_type: str, dialect: Dialect) -> ResponseReader:

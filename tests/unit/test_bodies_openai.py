@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from epp.bodies import Parsed
+from epp.bodies.jsonbody import MOST_TOKENS
 from epp.bodies.openai import OpenAIParser
 from epp.types import Media, Prompt, Refused
 
@@ -160,6 +161,8 @@ def test_an_image_request_has_no_prompt_to_match() -> None:
         (CHAT, {"max_output_tokens": 9}, None),
         (COMPLETIONS, {"max_tokens": 0}, 0),
         (COMPLETIONS, {"max_tokens": 16.0}, 16),
+        (COMPLETIONS, {"max_tokens": 10**30}, MOST_TOKENS),
+        (COMPLETIONS, {"max_tokens": 1e300}, MOST_TOKENS),
         (COMPLETIONS, {"max_tokens": 16.5}, None),
         (COMPLETIONS, {"max_tokens": "16"}, None),
         (COMPLETIONS, {"max_tokens": True}, None),

@@ -105,6 +105,8 @@ def test_a_plain_answer_to_a_streamed_request_is_read_as_what_it_is() -> None:
         ({"prompt_tokens": 5, "completion_tokens": True}, Usage(5, 0, 5)),
         ({"prompt_tokens": 5, "completion_tokens": -2}, Usage(5, 0, 5)),
         ({"prompt_tokens": 5, "completion_tokens": "1e999"}, Usage(5, 0, 5)),
+        ({"prompt_tokens": 10**30, "completion_tokens": 2}, Usage(0, 2, 2)),
+        ({"prompt_tokens": 5, "completion_tokens": 1e300, "cached_tokens": "1e300"}, Usage(5, 0, 5)),
         ({"prompt_tokens": None, "input_tokens": 5, "completion_tokens": 2}, Usage(5, 2, 7)),
         ({"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 3}}, Usage(5, 0, 5, 3)),
         ({"input_tokens": 5, "input_tokens_details": {"cached_tokens": 0}}, Usage(5, 0, 5, 0)),
