@@ -9,7 +9,9 @@ import struct
 from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
-from epp.workers.messages import Message, encode
+import msgspec
+
+from epp.workers.messages import Message, apart, array_head, encode
 
 log = logging.getLogger("epp.workers")
 LENGTH = struct.Struct("<I")
@@ -26,7 +28,7 @@ class Link(asyncio.Protocol, Generic[Heard]):
         self._decode, self._hear, self._lost = decode, hear, lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._said: list[Message] = []
+        self._said: list[bytes] = []
         self._parts: list[bytes] = []
         self._have = 0
 
@@ -35,16 +37,20 @@ class Link(asyncio.Protocol, Generic[Heard]):
         return self._transport is not None
 
     def say(self, message: Message) -> None:
-        """It leaves at the end of this turn. Nothing happens once the other side is gone."""
+        """It leaves at the end of this turn. Nothing happens once the other side is gone.
+
+        What can't be encoded raises here, where it is known whose message it is: others of this turn are not lost.
+        """
         if self._transport is None:
             return
+        wire = encode(message)
         if not self._said:
             self._loop.call_soon(self.flush)
-        self._said.append(message)
+        self._said.append(wire)
 
     def flush(self) -> None:
         if self._transport is not None and self._said:
-            frame = encode(self._said)
+            frame = array_head(len(self._said)) + b"".join(self._said)
             self._transport.write(LENGTH.pack(len(frame)) + frame)
         self._said.clear()
 
@@ -89,12 +95,26 @@ class Link(asyncio.Protocol, Generic[Heard]):
         return length
 
     def _take(self, frame: bytes) -> None:
-        for message in self._decode(frame):
+        for message in self._messages(frame):
             try:
                 self._hear(message)
             except Exception:
                 # One message must not take the others with it.
                 log.exception("internal error")
+
+    def _messages(self, frame: bytes) -> list[Heard]:
+        try:
+            return self._decode(frame)
+        except msgspec.ValidationError:
+            # A plug-in may have put in it what is not of the type it says: the others are read all the same.
+            return [message for wire in apart(frame) for message in self._alone(wire)]
+
+    def _alone(self, wire: bytes) -> list[Heard]:
+        try:
+            return self._decode(array_head(1) + wire)
+        except msgspec.ValidationError:
+            log.exception("internal error")
+            return []
 
 
 async def joined(

@@ -179,6 +179,19 @@ def _plain(value: object) -> object:
 
 
 encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
+
+
+def array_head(count: int) -> bytes:
+    """What stands before an array of so many messages, each encoded alone."""
+    return bytes((0x90 | count,)) if count < 16 else b"\xdd" + count.to_bytes(4, "big")
+
+
+def apart(frame: bytes) -> list[bytes]:
+    """The messages of an array, each as it was encoded."""
+    return [bytes(wire) for wire in _RAW.decode(frame)]
+
+
+_RAW = msgspec.msgpack.Decoder(list[msgspec.Raw])
 from_edge = msgspec.msgpack.Decoder(list[FromEdge]).decode
 from_decider = msgspec.msgpack.Decoder(list[FromDecider]).decode
 

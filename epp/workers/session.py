@@ -96,7 +96,10 @@ class Session:
 
     def _forward(self, number: int, account: Account, forward: Forward) -> None:
         hooks = account.rules.hooks
-        self._say(say.Forwarded(number, say.sent(forward), hooks.of_responses, hooks.of_ends))
+        try:
+            self._say(say.Forwarded(number, say.sent(forward), hooks.of_responses, hooks.of_ends))
+        except Exception as error:  # noqa: BLE001 - what a plug-in told is no message
+            self._failed(number, error)
 
     def _decided(self, number: int, account: Account, deciding: asyncio.Future[Forward]) -> None:
         request = self.requests.get(number)
@@ -125,18 +128,25 @@ class Session:
     def _head(self, account: Account, headed: say.Headed) -> None:
         try:
             told = account.head(headed.headers, headed.metadata, headed.failure)
+            if headed.asks:
+                self._say(say.Told(headed.number, told))
         except Refused as refusal:
             self._say(say.Turned(headed.number, say.answer(refusal)))
-            return
-        if headed.asks:
-            self._say(say.Told(headed.number, told))
+        except Exception as error:
+            log.exception("internal error")
+            self._say(say.Failing(headed.number, repr(error)))
 
     def _settle(self, request: Open, settled: say.Settled) -> None:
         if request.deciding is not None:
             request.deciding.cancel()
-        metadata = request.account.settle(settled.outcome)
-        if settled.asks:
-            self._say(say.Closed(settled.number, metadata))
+        try:
+            metadata = request.account.settle(settled.outcome)
+            if settled.asks:
+                self._say(say.Closed(settled.number, metadata))
+        except Exception:
+            # The response goes on without what it would tell.
+            log.exception("internal error")
+            self._say(say.Closed(settled.number, {}))
 
     @staticmethod
     def _gaps(request: Open, seconds: bytes) -> None:

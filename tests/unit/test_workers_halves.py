@@ -15,6 +15,7 @@ from epp.plan import Measured
 from epp.scheduler import Bound
 from epp.signals import Provides
 from epp.types import Decision, Media, Outcome, Refused, Request
+from epp.workers.remote import PickerError
 
 from .kit import (
     World,
@@ -128,6 +129,42 @@ def test_hooks_add_headers_and_metadata_to_the_response() -> None:
         assert last.dynamic_metadata.fields["mine"].struct_value.fields["status"].number_value == 200
 
     told(story, World(hooks=[Hooks()]))
+
+
+class Unsayable:
+    """Hooks that tell what no message can hold, in the request's own words."""
+
+    def picked(self, request: Request, decision: Decision) -> dict[str, str]:
+        return {"x-told": "\udc80"} if request.header("x-where") == "picked" else {}
+
+    def response_headers(self, request: Request, decision: Decision, headers: Any, metadata: Any) -> dict[str, str]:
+        return {"x-told": "\udc80"} if request.header("x-where") == "response_headers" else {}
+
+    def finished(self, request: Request, decision: Decision, outcome: Outcome) -> dict[str, dict[str, object]]:
+        return {"mine": {"told": "\udc80"}} if request.header("x-where") == "finished" else {}
+
+
+@pytest.mark.parametrize(("where", "messages"), [("picked", 2), ("response_headers", 3), ("finished", 4)])
+def test_what_cannot_be_sent_from_one_process_to_the_other_costs_its_own_request_only(
+    where: str, messages: int
+) -> None:
+    whole = (*ASKED, response_headers(), response_body(b"{}", end=True))
+
+    async def story(two: Pair) -> None:
+        odd = (request_headers(x_where=where), *whole[1:])
+        dialogue = two.dialogue()
+        await two.said(dialogue, *odd[: messages - 1])
+        if where == "finished":
+            assert len(await two.said(dialogue, odd[-1])) == 1
+        else:
+            with pytest.raises(PickerError, match="surrogates not allowed"):
+                await two.said(dialogue, odd[messages - 1])
+        dialogue.close("error")
+        assert len(await two.said(two.dialogue(), *whole)) == 4
+        await two.settled()
+        assert (two.world.pool.ledger.requests, two.session.requests, two.desk.open_books) == (0, {}, {})
+
+    told(story, World(hooks=[Unsayable()]))
 
 
 def test_a_hook_may_refuse_the_response_and_the_request_counts_as_failed() -> None:

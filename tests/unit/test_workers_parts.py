@@ -91,3 +91,22 @@ def test_frames_cut_anywhere_give_the_messages_in_order(step: int) -> None:
         return got
 
     assert asyncio.run(heard()) == [say.Begun(1), say.Begun(2), say.Begun(3)]
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 70_000])
+def test_messages_encoded_one_by_one_are_an_array(count: int) -> None:
+    messages: list[say.FromEdge] = [say.Begun(number) for number in range(count)]
+    frame = say.array_head(count) + b"".join(map(say.encode, messages))
+    assert say.from_edge(frame) == messages
+    assert say.apart(frame) == list(map(say.encode, messages))
+
+
+def test_a_message_that_cannot_be_read_does_not_take_others_with_it() -> None:
+    async def heard() -> list[say.FromEdge]:
+        got: list[say.FromEdge] = []
+        link = Link(say.from_edge, got.append, lambda: None)
+        frame = say.encode([say.Begun(1), say.Begun("two"), say.Begun(3)])  # type: ignore[arg-type]
+        link.data_received(LENGTH.pack(len(frame)) + frame)
+        return got
+
+    assert asyncio.run(heard()) == [say.Begun(1), say.Begun(3)]
