@@ -18,6 +18,8 @@ Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.intp]
 """Row numbers, shape (k,), best first."""
 
+MOST_COUNTED = 1e15
+"""No engine counts so far: a larger number is none. So sums and products of what is read stay finite."""
 COLUMNS = (
     "waiting",
     "running",

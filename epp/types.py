@@ -1,7 +1,7 @@
 """The nouns of the picker, in one place: everything else is written against them."""
 
 from epp.decision import Ballot, Decision, Flaw, Run, Spent, Step, Vote
-from epp.endpoints import COLUMNS, Change, Column, Endpoint, Endpoints, Mask, Reading, Rows, Scores
+from epp.endpoints import COLUMNS, MOST_COUNTED, Change, Column, Endpoint, Endpoints, Mask, Reading, Rows, Scores
 from epp.outcome import UNSEEN, Outcome, Usage
 from epp.prompt import Media, Prompt
 from epp.refusals import CODES, Evicted, Refused
@@ -10,6 +10,7 @@ from epp.request import Request
 __all__ = [
     "CODES",
     "COLUMNS",
+    "MOST_COUNTED",
     "UNSEEN",
     "Ballot",
     "Change",

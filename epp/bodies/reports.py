@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from epp.bodies.jsonbody import MALFORMED
-from epp.types import Reading
+from epp.types import MOST_COUNTED, Reading
 
 HEADER = "endpoint-load-metrics"
 
@@ -26,7 +26,7 @@ def reading(report: str) -> Reading | None:
     """
     form, _, body = report.strip().partition(" ")
     metrics = _metrics(form, body)
-    waiting = _within(metrics.get("num_requests_waiting"), float("inf"))
+    waiting = _within(metrics.get("num_requests_waiting"), MOST_COUNTED)
     kv_usage = _within(metrics.get("kv_cache_usage_perc"), 1.0)
     return None if waiting is None and kv_usage is None else Reading(waiting=waiting, kv_usage=kv_usage)
 
@@ -49,4 +49,4 @@ def _metric(part: str) -> tuple[str, float]:
 
 
 def _within(value: float | None, highest: float) -> float | None:
-    return value if value is not None and 0 <= value <= highest and value != float("inf") else None
+    return value if value is not None and 0 <= value <= highest else None

@@ -12,7 +12,7 @@ import math
 from epp.feeds.engines import EngineMap, Source
 from epp.feeds.promtext import Places, Sample, samples
 from epp.feeds.spec import Spec
-from epp.types import Reading
+from epp.types import MOST_COUNTED, Reading
 
 
 class Look:
@@ -94,12 +94,12 @@ class _Page:
         return None
 
     def _numbers(self, sources: tuple[Source, ...]) -> list[float]:
-        """One number a series of the first source that is there, those that are none left out; nothing that is counted
-        here is below 0."""
+        """One number a series of the first source that is there, those that are none left out, or over MOST_COUNTED;
+        nothing that is counted here is below 0."""
         for source in sources:
             found = self.samples(source.spec)
             told = [_number(sample.label(source.label)) if source.label else sample.value for sample in found]
-            numbers = [max(0.0, value) for value in told if math.isfinite(value)]
+            numbers = [max(0.0, value) for value in told if abs(value) <= MOST_COUNTED]
             if numbers:
                 return numbers
         return []
@@ -130,7 +130,7 @@ def _read_loras(reading: Reading, page: _Page, spec: Spec) -> None:
     reading.running_loras = _names(last.label("running_lora_adapters"))
     reading.waiting_loras = _names(last.label("waiting_lora_adapters"))
     most = _number(last.label("max_lora"))
-    reading.max_loras = max(0.0, most) if math.isfinite(most) else None
+    reading.max_loras = max(0.0, most) if abs(most) <= MOST_COUNTED else None
 
 
 def _names(text: str) -> frozenset[str]:

@@ -32,6 +32,7 @@ def test_recorded_reports_are_read(file: str) -> None:
         ("TEXT named_metrics.num_requests_waiting=-1, named_metrics.kv_cache_usage_perc=1", Reading(kv_usage=1.0)),
         ("TEXT named_metrics.num_requests_waiting=nan", None),
         ("TEXT named_metrics.num_requests_waiting=inf", None),
+        ("TEXT named_metrics.num_requests_waiting=1e308", None),
         ("TEXT named_metrics.num_requests_waiting", None),
         ("TEXT", None),
         ('JSON {"named_metrics": {"num_requests_waiting": "3"}}', None),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from epp.feeds.engineconfig import CoreMetricsExtractor
 from epp.feeds.engines import engines
 from epp.feeds.reading import Look, read
-from epp.types import Reading
+from epp.types import MOST_COUNTED, Reading
 
 PAGES = Path(__file__).parent.parent / "fixtures" / "metrics"
 LORAS = Reading(
@@ -91,9 +91,16 @@ def test_a_series_that_is_no_number_does_not_spoil_the_others() -> None:
     assert look(page).reading.waiting == 3
 
 
-def test_a_sum_beyond_every_number_is_untold() -> None:
-    page = 'vllm:num_requests_waiting{engine="0"} 1e308\nvllm:num_requests_waiting{engine="1"} 1e308\n'
-    assert look(page).reading.waiting is None
+def test_a_number_beyond_what_engines_count_is_untold() -> None:
+    """Twice the number is taken, or its product with another: the size of a block and how many there are."""
+    page = "vllm:num_requests_waiting 1e308\nvllm:num_requests_running 1e308\nvllm:kv_cache_usage_perc 1e308\n"
+    page += 'vllm:cache_config_info{block_size="1e308",num_gpu_blocks="1e308"} 1\n'
+    page += 'vllm:lora_requests_info{max_lora="1e308"} 1\n'
+    loras = Reading(running_loras=frozenset(), waiting_loras=frozenset())
+    assert look(page).reading == loras
+    assert look(page.replace("1e308", f"{MOST_COUNTED}")).reading == Reading(
+        MOST_COUNTED, MOST_COUNTED, 1.0, MOST_COUNTED, MOST_COUNTED, MOST_COUNTED, frozenset(), frozenset()
+    )
 
 
 def test_loras_that_ended_leave_empty_sets() -> None:
