@@ -142,7 +142,10 @@ def _walked_headers(wire: bytes, start: int, stop: int, headers: Received) -> in
     if start == stop or wire[start] != FIRST:
         return -1
     at, after = span(wire, start + 1)
-    if (after != stop and wire[after:stop] != b"\x18\x01") or not walked(wire, at, after, headers):
+    # Compiled, a slice that ends before it begins is an error.
+    if after > stop or (after != stop and wire[after:stop] != b"\x18\x01"):
+        return -1
+    if not walked(wire, at, after, headers):
         return -1
     return 0 if after == stop else 1
 

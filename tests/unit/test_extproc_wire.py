@@ -94,6 +94,12 @@ def test_a_message_cut_or_changed_anywhere_is_read_as_protobuf_reads_it_if_it_ca
     assert fields(wire.read(changed)) == expected
 
 
+@pytest.mark.parametrize("sent", [b"\x1a\x02\x0a\x05", b"\x12\x03\x0a\x7f\x00", b"\x22\x02\x0a\x05abc"], ids=bytes.hex)
+def test_a_part_that_is_longer_than_the_whole_is_left_to_protobuf(sent: bytes) -> None:
+    with pytest.raises(DecodeError):
+        wire.read(sent)
+
+
 @pytest.mark.parametrize("before", [b"\x2a", b"\x22\x0c\x0a", b"\x1a\x0c\x0a"], ids=["message", "body", "headers"])
 def test_a_length_of_more_bytes_than_a_length_has_is_left_to_protobuf(before: bytes) -> None:
     """Its bits are added up in a time that grows by the square of their number: 400 KB took 13 seconds."""
