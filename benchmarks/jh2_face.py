@@ -18,9 +18,10 @@ from jh2.connection import H2Connection
 from jh2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, WindowUpdated
 from jh2.settings import SettingCodes
 
-from epp import app, cli
+from epp import cli
+from epp.extproc import server
 from epp.extproc.dialogue import Dialogue
-from epp.extproc.servicer import StreamWatch
+from epp.extproc.service import StreamWatch
 from epp.extproc.tls import Certificates, Terms, server_context
 
 RESPONSE = [(b":status", b"200"), (b"content-type", b"application/grpc")]
@@ -149,6 +150,6 @@ class Jh2Server:
 
 
 if __name__ == "__main__":
-    app.GrpcServer = Jh2Server  # type: ignore[assignment,misc]
+    server.GrpcServer = Jh2Server  # type: ignore[assignment,misc]
     sys.argv[1:] += ["--transport=grpcio"]
     sys.exit(cli.main())

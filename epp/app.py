@@ -19,7 +19,7 @@ from epp.compiled import compiled
 from epp.config import Built, Live
 from epp.extproc.http2_server import Http2Server
 from epp.extproc.readiness import Readiness, Standing
-from epp.extproc.server import GrpcServer
+from epp.extproc.serving import Server
 from epp.extproc.tls import CertificateError, Certificates, Terms, server_context
 from epp.feeds import FeedError
 from epp.feeds.file import FileDiscovery, FileFeed
@@ -31,8 +31,7 @@ from epp.obs.admin import Admin
 from epp.obs.metrics_cluster import ClusterMetrics
 from epp.obs.metrics_reload import ReloadMetrics
 from epp.obs.metrics_workers import WorkerMetrics
-from epp.obs.otlp import OtlpError
-from epp.obs.traces import Tracer
+from epp.obs.traces import OtlpError, Tracer
 from epp.options import Options
 from epp.picker import Picker
 from epp.plugins import Plugin
@@ -45,7 +44,6 @@ QUIET_S = 2.0
 """The drain ends early when no stream was open for so long: gateways have noticed by then."""
 GRACE_S = 5.0
 """Streams still open after the drain get this long to end."""
-Server = GrpcServer | Http2Server | Decider
 Work = dict[str, Coroutine[Any, Any, None]]
 """What runs until the end, by name."""
 
@@ -214,6 +212,8 @@ class App:
             )
         limits = {"max_recv_bytes": options.max_recv_bytes, "max_send_bytes": options.max_send_bytes}
         if options.transport == "grpcio":
+            from epp.extproc.server import GrpcServer
+
             return GrpcServer(picker.dialogue, picker.streams, self._readiness, elected=elected, **limits)
         return Http2Server(
             picker.dialogue,

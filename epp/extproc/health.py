@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import grpc
-import grpc.aio
 from grpc_health.v1 import health_pb2
 
-from epp.extproc.servicer import SERVICE
+from epp.extproc.service import SERVICE
 
 LIVENESS = "liveness"
 READINESS = ("", SERVICE, "readiness")
@@ -21,7 +18,7 @@ PREFIX = "/grpc.health.v1.Health/"
 Answer = health_pb2.HealthCheckResponse
 
 
-class HealthService(grpc.GenericRpcHandler):
+class HealthService:
     """`liveness` is always SERVING, draining or not; READINESS is what `ready` tells.
 
     Any other name is what `reachable` tells, readiness but for the plug-ins, while nobody is `elected`; with leader
@@ -34,23 +31,6 @@ class HealthService(grpc.GenericRpcHandler):
         self._ready = ready
         self._reachable = reachable or ready
         self.elected = elected
-        # Any: each method has its own pair of messages.
-        self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            f"{PREFIX}Check": grpc.unary_unary_rpc_method_handler(
-                self._check,
-                request_deserializer=health_pb2.HealthCheckRequest.FromString,
-                response_serializer=Answer.SerializeToString,
-            ),
-            f"{PREFIX}List": grpc.unary_unary_rpc_method_handler(
-                self._list,
-                request_deserializer=health_pb2.HealthListRequest.FromString,
-                response_serializer=health_pb2.HealthListResponse.SerializeToString,
-            ),
-        }
-
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Watch is not offered: it answers UNIMPLEMENTED, as upstream's does."""
-        return self._methods.get(details.method)
 
     def status(self, service: str) -> int:
         """One of HealthCheckResponse's; SERVICE_UNKNOWN is an answer too, not a gRPC error."""
@@ -68,9 +48,3 @@ class HealthService(grpc.GenericRpcHandler):
     def listed(self) -> tuple[str, ...]:
         """Names that List tells."""
         return (*READINESS, LIVENESS) if self.elected else (*READINESS, LIVENESS, SINGLE)
-
-    async def _check(self, request: health_pb2.HealthCheckRequest, _: object) -> health_pb2.HealthCheckResponse:
-        return Answer(status=self.status(request.service))
-
-    async def _list(self, _: health_pb2.HealthListRequest, __: object) -> health_pb2.HealthListResponse:
-        return health_pb2.HealthListResponse(statuses={name: Answer(status=self.status(name)) for name in self.listed})

@@ -13,7 +13,7 @@ from epp.extproc.dialogue import Dialogue
 from epp.extproc.faults import ProtocolError
 from epp.extproc.health import PREFIX, HealthService
 from epp.extproc.http2_codes import Failed, Status
-from epp.extproc.servicer import METHOD, StreamWatch
+from epp.extproc.service import METHOD, StreamWatch
 
 log = logging.getLogger("epp.extproc")
 Replies = list[bytes]

@@ -17,7 +17,7 @@ from epp.extproc.http2_connection import Connection
 from epp.extproc.http2_limits import Budget, Limits
 from epp.extproc.http2_protocol import Live, Peer
 from epp.extproc.readiness import Readiness
-from epp.extproc.servicer import StreamWatch
+from epp.extproc.service import StreamWatch
 from epp.extproc.tls import Certificates, Terms, server_context
 
 HEALTH_BYTES = 1 << 16
@@ -28,7 +28,7 @@ BACKLOG = 1_024
 
 
 class Http2Server:
-    """The ext_proc listener and, beside it, the health listener. `start` returns the ports in use.
+    """A Server on our own HTTP/2.
 
     `elected`: replicas elect one of them, which changes what probes are told. `max_waiting_bytes`: of messages that
     have not come whole, or wait for their turn, on all connections together.
@@ -54,13 +54,11 @@ class Http2Server:
         self._terms = terms or Terms(alpn=("h2",))
 
     async def start(self, port: int, health_port: int, certificates: Certificates | None) -> tuple[int, int]:
-        """Listen on all addresses; `certificates` None = plaintext. Raises OSError naming the port."""
         tls = None if certificates is None else server_context(certificates, self._terms)
         bound = await self._serving.start(port, "--grpc-port", tls)
         return bound, await self._health.start(health_port, "--grpc-health-port", None)
 
     async def stop(self, grace_s: float) -> None:
-        """Take no new streams, give open ones `grace_s`, then cut them. The health port goes last."""
         await self._serving.stop(grace_s)
         await self._health.stop(0)
 

@@ -10,7 +10,8 @@ import grpc.aio
 from epp.extproc.dialogue import Dialogue
 from epp.extproc.health import HealthService
 from epp.extproc.readiness import Readiness
-from epp.extproc.servicer import Servicer, StreamWatch
+from epp.extproc.service import StreamWatch
+from epp.extproc.servicer import HealthServicer, Servicer
 from epp.extproc.tls import Certificates, grpc_credentials
 
 KEEPALIVE = (
@@ -22,7 +23,7 @@ KEEPALIVE = (
 
 
 class GrpcServer:
-    """The ext_proc listener and, beside it, the health listener. `start` returns the ports in use.
+    """A Server on grpc.aio.
 
     `elected`: replicas elect one of them, which changes what probes are told.
     """
@@ -38,12 +39,11 @@ class GrpcServer:
         max_send_bytes: int,
     ) -> None:
         limits = (("grpc.max_receive_message_length", max_recv_bytes), ("grpc.max_send_message_length", max_send_bytes))
-        health = HealthService(readiness.ready, reachable=readiness.reachable, elected=elected)
+        health = HealthServicer(HealthService(readiness.ready, reachable=readiness.reachable, elected=elected))
         self._serving = _server([Servicer(open_dialogue, watch), health], (*KEEPALIVE, *limits))
         self._health = _server([health], KEEPALIVE)
 
     async def start(self, port: int, health_port: int, certificates: Certificates | None) -> tuple[int, int]:
-        """Listen on all addresses; `certificates` None = plaintext. Raises OSError naming the port."""
         bound = _bind(self._serving, port, certificates, "--grpc-port")
         health_bound = _bind(self._health, health_port, None, "--grpc-health-port")
         await self._serving.start()
@@ -51,7 +51,6 @@ class GrpcServer:
         return bound, health_bound
 
     async def stop(self, grace_s: float) -> None:
-        """Take no new streams, give open ones `grace_s`, then cut them. The health port goes last."""
         await self._serving.stop(grace_s)
         await self._health.stop(0)
 

@@ -8,25 +8,18 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Protocol
+from typing import Any
 
 import grpc
 import grpc.aio
+from grpc_health.v1 import health_pb2
 
 from epp.extproc.dialogue import Dialogue
 from epp.extproc.faults import ProtocolError
+from epp.extproc.health import PREFIX, Answer, HealthService
+from epp.extproc.service import METHOD, StreamWatch
 
 log = logging.getLogger("epp.extproc")
-SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
-METHOD = f"/{SERVICE}/Process"
-
-
-class StreamWatch(Protocol):
-    """Hears of streams; codes are spelled as gRPC's Go library does (OK, Canceled, Internal)."""
-
-    def stream_opened(self) -> None: ...
-
-    def stream_closed(self, seconds: float, code: str) -> None: ...
 
 
 class Servicer(grpc.GenericRpcHandler):
@@ -95,3 +88,35 @@ async def _talk(dialogue: Dialogue, context: grpc.aio.ServicerContext[bytes, byt
         for reply in replies if isinstance(replies, list) else await replies:
             await context.write(reply)
         dialogue.sent()
+
+
+class HealthServicer(grpc.GenericRpcHandler):
+    """grpc.health.v1 on grpc.aio."""
+
+    def __init__(self, health: HealthService) -> None:
+        self._health = health
+        # Any: each method has its own pair of messages.
+        self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            f"{PREFIX}Check": grpc.unary_unary_rpc_method_handler(
+                self._check,
+                request_deserializer=health_pb2.HealthCheckRequest.FromString,
+                response_serializer=Answer.SerializeToString,
+            ),
+            f"{PREFIX}List": grpc.unary_unary_rpc_method_handler(
+                self._list,
+                request_deserializer=health_pb2.HealthListRequest.FromString,
+                response_serializer=health_pb2.HealthListResponse.SerializeToString,
+            ),
+        }
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Watch is not offered: it answers UNIMPLEMENTED, as upstream's does."""
+        return self._methods.get(details.method)
+
+    async def _check(self, request: health_pb2.HealthCheckRequest, _: object) -> health_pb2.HealthCheckResponse:
+        return Answer(status=self._health.status(request.service))
+
+    async def _list(self, _: health_pb2.HealthListRequest, __: object) -> health_pb2.HealthListResponse:
+        return health_pb2.HealthListResponse(
+            statuses={name: Answer(status=self._health.status(name)) for name in self._health.listed}
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import final
 
-from epp.extproc.servicer import StreamWatch
+from epp.extproc.service import StreamWatch
 
 
 @final

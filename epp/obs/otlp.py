@@ -24,6 +24,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from epp.obs.logs import OnceAMinute
+from epp.obs.traces import OtlpError
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 ENDPOINT = "http://localhost:4317"
@@ -36,10 +37,6 @@ SCOPES = ResourceSpans.DESCRIPTOR.fields_by_number[2].name
 SCOPE = getattr(ResourceSpans(), SCOPES).add().DESCRIPTOR.fields_by_number[1].name
 
 log = logging.getLogger(__name__)
-
-
-class OtlpError(Exception):
-    """An OTEL_EXPORTER_OTLP_* variable that can't be used; the text names it and the rule."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,10 @@ EXPORTERS = frozenset({"otlp", "console"})
 log = logging.getLogger(__name__)
 
 
+class OtlpError(Exception):
+    """An OTEL_EXPORTER_OTLP_* variable that can't be used; the text names it and the rule."""
+
+
 def exporters(environ: Mapping[str, str]) -> frozenset[str]:
     """Where spans go: otlp, console, both or nowhere. Without OTEL_TRACES_EXPORTER an OTLP endpoint means otlp."""
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":

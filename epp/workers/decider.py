@@ -19,7 +19,7 @@ from epp.extproc.health import HealthService
 from epp.extproc.held import HeldBytes
 from epp.extproc.http2_server import health_listener
 from epp.extproc.readiness import Readiness
-from epp.extproc.servicer import StreamWatch
+from epp.extproc.service import StreamWatch
 from epp.extproc.tls import Certificates
 from epp.obs.metrics_workers import WorkerMetrics
 from epp.route import Router

@@ -11,7 +11,7 @@ from functools import partial
 from msgspec import Struct
 
 from epp.account import Account
-from epp.extproc.servicer import StreamWatch
+from epp.extproc.service import StreamWatch
 from epp.route import Router
 from epp.rules import Asked, Forward
 from epp.types import Outcome, Refused

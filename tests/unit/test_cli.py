@@ -187,6 +187,14 @@ def test_nothing_reads_grpc_before_its_environment_is_set() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("module", ["epp.app", "epp.workers.edge"])
+def test_a_process_holds_no_library_that_it_was_not_asked_for(module: str) -> None:
+    """grpcio is for its transport, OpenTelemetry for an exporter, and the Kubernetes client for a cluster."""
+    code = f"import sys, {module}; print(*({{'grpc', 'opentelemetry', 'kubernetes'}} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ended.stdout.split() == []
+
+
 def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
     command = f"{sys.executable} -c 'import epp.cli; epp.cli.main([\"plugins\"])' | head -1"
     ended = subprocess.run(["/bin/sh", "-c", command], check=False, capture_output=True, text=True)

@@ -12,7 +12,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from epp.extproc.health import HealthService
-from epp.extproc.servicer import SERVICE
+from epp.extproc.service import SERVICE
+from epp.extproc.servicer import HealthServicer
 
 T = TypeVar("T")
 Answer = health_pb2.HealthCheckResponse
@@ -36,7 +37,7 @@ def listed(service: HealthService) -> dict[str, int]:
 
 
 async def served(service: HealthService, ask: Callable[[health_pb2_grpc.HealthStub], Awaitable[T]]) -> T:
-    server = grpc.aio.server(handlers=[service])
+    server = grpc.aio.server(handlers=[HealthServicer(service)])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

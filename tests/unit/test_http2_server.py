@@ -24,7 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from epp.extproc.http2_server import Http2Server
 from epp.extproc.http2_wire import HEADERS
 from epp.extproc.http2_wire import frame as wire_frame
-from epp.extproc.servicer import METHOD
+from epp.extproc.service import METHOD
 from epp.extproc.tls import CertificateError, Certificates, Terms
 from tests.apiserver.certificates import make
 

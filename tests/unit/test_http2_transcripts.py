@@ -12,7 +12,7 @@ import uvloop
 
 from epp.extproc.http2_server import Http2Server
 from epp.extproc.server import GrpcServer
-from epp.extproc.servicer import METHOD
+from epp.extproc.service import METHOD
 from tests.transcripts import Transcript, every
 
 from . import kit
