@@ -20,7 +20,6 @@ from sim.simulation import Scene
 from sim.workload import Chat
 
 REQUESTS = 3000
-CANDIDATES = ("upstream default", "least load", "random", "recommended")
 FILES = {"upstream default": "default", "least load": "least-load", "random": "random", "recommended": "recommended"}
 PRICES = (1.0, 2.0, 4.0, 8.0)
 LORAS = tuple(f"adapter-{number}" for number in range(20))

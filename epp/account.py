@@ -32,11 +32,11 @@ class Account:
         "rules", "ticket", "trace",
     )  # fmt: skip
 
-    def __init__(self, router: Router, rules: Rules, received_at: float, request: Request) -> None:
+    def __init__(self, router: Router, rules: Rules, received_at: float) -> None:
         self.rules = rules
         """Those in force when the request came: a reload does not change them half-way."""
         self.received_at = received_at
-        self.request = request
+        self.request = UNREAD
         self.decision: Decision | None = None
         self.trace: Trace | None = None
         self.charges: list[tuple[Endpoint, Charge]] = []

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from epp.feeds import Sink
 from epp.feeds.kube import KubeFeed, Place
 from epp.feeds.kube_own import OwnPod
-from epp.kube.lease import Timings, new_identity
+from epp.kube.lease import Timings, lease_name, new_identity
 from epp.kube.lease_runner import Election
 from epp.kube.watch import Around
 from epp.obs.metrics_cluster import ClusterMetrics
@@ -56,7 +56,7 @@ class Cluster:
         self._told = told
         if options.ha_enable_leader_election:
             timings = Timings(options.ha_lease_duration, options.ha_renew_deadline, options.ha_retry_period)
-            lease = (options.pool_namespace, f"epp-{options.pool_namespace}-{options.served_pool}.llm-d.ai")
+            lease = (options.pool_namespace, lease_name(options.pool_namespace, options.served_pool))
             who = new_identity(os.environ, socket.gethostname())
             self.election = Election(api, lease, who, timings, changed=self._leads)
             pod = (options.pool_namespace, options.pod_name or socket.gethostname())

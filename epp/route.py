@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from epp import headers as names
-from epp.account import UNREAD, Account
+from epp.account import Account
 from epp.admission import Queueing
 from epp.bodies.parsed import Parsed
 from epp.bodies.registry import Parsers
@@ -32,9 +32,9 @@ from epp.types import Decision, Endpoints, Mask, Refused, Request
 from epp.waiting import settled
 
 LOAD_REPORT_S = 1.0
+"""An endpoint is asked for its load in a response header at most this often."""
 TICK_S = 0.001
 """Of uvloop's clock: a timer may fire when the clock, rounded to it, is still a bit of a float short of its time."""
-"""An endpoint is asked for its load in a response header at most this often."""
 
 
 class Router:
@@ -78,7 +78,7 @@ class Router:
 
     def open(self, received_at: float) -> Account:
         """A request's headers have arrived."""
-        return Account(self, self.rules, received_at, UNREAD)
+        return Account(self, self.rules, received_at)
 
     @property
     def evicts(self) -> bool:

@@ -224,10 +224,3 @@ def envoy(folder: Path, picker_port: int) -> Iterator[Page]:
     with part([*command, "--disable-hot-restart", "--log-level", "warning"], folder / "envoy.log") as started:
         started.wait_until(lambda: ready.answers("/ready"), START_S)
         yield clients
-
-
-def version_of(command: Sequence[str | Path]) -> str:
-    """The first number of three parts that the command prints."""
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"\d+\.\d+\.\d+", said)
-    return found[0] if found else said.strip()

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from epp.bodies import Parsers
-from epp.bodies.parsed import Headers, Parsed, ResponseReader
+from epp.bodies.parsed import Parsed, ResponseReader
 from epp.exchange import Exchange
-from epp.headers import Received
+from epp.headers import Headers, Received
 from epp.hooks import Hooks
 from epp.observe import Trace
 from epp.plan import Setup

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from epp import Column, Endpoints, Mask, Refused, Request, Rows, Scores, column, signal
-from epp.bodies.parsed import Headers, Parsed, ResponseReader
+from epp.bodies.parsed import Parsed, ResponseReader
 from epp.bodies.passthrough import PassthroughParser
 from epp.config import Built, load
+from epp.headers import Headers
 from epp.plugins import PLACES, Catalogue
 
 HEAD = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"

@@ -23,8 +23,9 @@ from epp.bodies.openai_shapes import (
     Source,
     Texts,
 )
-from epp.bodies.parsed import Headers, Parsed, ResponseReader
+from epp.bodies.parsed import Parsed, ResponseReader
 from epp.bodies.usage import OPENAI, usage_reader
+from epp.headers import Headers
 from epp.types import Media, Prompt
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from msgspec import Struct
 
+from epp.headers import Headers
 from epp.types import Prompt, Usage
-
-Headers = Mapping[str, tuple[str, ...]]
-"""Lower-case names, every value in the order received."""
 
 
 class Parsed(Struct, array_like=True):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from epp.bodies.parsed import Headers, Parsed, ResponseReader
+from epp.bodies.parsed import Parsed, ResponseReader
 from epp.bodies.usage import Unread
+from epp.headers import Headers
 
 
 class PassthroughParser:

@@ -9,8 +9,6 @@ import msgspec
 from epp.bodies.jsonbody import MALFORMED
 from epp.types import MOST_COUNTED, Reading
 
-HEADER = "endpoint-load-metrics"
-
 
 class _Report(msgspec.Struct):
     named_metrics: dict[str, float] = {}

@@ -9,7 +9,8 @@ from google.protobuf.message import DecodeError
 from epp.bodies import vllm_engine_pb2 as pb
 from epp.bodies.frames import Frames, first_message
 from epp.bodies.jsonbody import packed
-from epp.bodies.parsed import Headers, Parsed, ResponseReader
+from epp.bodies.parsed import Parsed, ResponseReader
+from epp.headers import Headers
 from epp.types import Prompt, Refused, Usage
 
 SERVICE = "vllm.grpc.engine.VllmEngine"

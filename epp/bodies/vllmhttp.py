@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from epp.bodies.jsonbody import Loose, Rules, packed, read, text, token_limit
-from epp.bodies.parsed import Headers, Parsed, ResponseReader
+from epp.bodies.parsed import Parsed, ResponseReader
 from epp.bodies.usage import OPENAI, usage_reader
+from epp.headers import Headers
 from epp.types import Prompt
 
 

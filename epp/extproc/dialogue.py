@@ -119,12 +119,12 @@ class Dialogue:
         if self._exchange is None or self.push is None or self.over:
             return
         self._exchange.settle("evicted")
-        self.push(self._stream.refused(Evicted(), {}))
+        self.push(self._stream.refused(Evicted()))
 
     def _refuse(self, refusal: Refused) -> Answers:
         if self._exchange is not None:
             self._exchange.refuse(refusal)
-        return self._stream.refused(refusal, {})
+        return self._stream.refused(refusal)
 
     def _pass_on(self, exchange: Exchange, piece: wire.Piece) -> Answers | Awaitable[Answers]:
         sent_on, body, end = piece

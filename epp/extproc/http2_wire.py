@@ -96,7 +96,6 @@ def _http_status(status: int) -> bytes:
 CONTENT_TYPE: Final = b"\x0f\x10" + _text(b"application/grpc")
 RESPONSE: Final = _http_status(200) + CONTENT_TYPE
 """The response's headers."""
-ACCEPTED: Final = _field(b"grpc-accept-encoding", b"identity")
 NO_TABLE: Final = b"\x20"
 """Announces that the dynamic table has shrunk to nothing: a peer that allows less than the default must be told."""
 

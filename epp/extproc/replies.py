@@ -7,7 +7,6 @@ is rare is left to protobuf.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import ceil
 from typing import Final, Literal
 
@@ -244,7 +243,7 @@ def trailers(kind: Literal["request_trailers", "response_trailers"]) -> bytes:
     return KIND[kind] + b"\x00"
 
 
-def refused(refusal: Refused, headers: Mapping[str, str]) -> bytes:
+def refused(refusal: Refused) -> bytes:
     """The answer the client gets instead of an engine's: status, reason header and one line of text."""
     answer = ProcessingResponse()
     immediate = answer.immediate_response
@@ -255,7 +254,7 @@ def refused(refusal: Refused, headers: Mapping[str, str]) -> bytes:
     named = {DROPPED_REASON: refusal.reason} if refusal.reason else {}
     if refusal.retry_after_s is not None:
         named["retry-after"] = str(max(1, ceil(refusal.retry_after_s)))
-    for name, value in {**named, **headers}.items():
+    for name, value in named.items():
         immediate.headers.set_headers.append(HeaderValueOption.FromString(_header(name, value)))
     sent: bytes = answer.SerializeToString()
     return sent

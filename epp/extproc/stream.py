@@ -16,7 +16,6 @@ send. Whoever drives it acts on the event and asks the stream for the answers (`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
@@ -134,11 +133,11 @@ class Stream:
             self._owed = 0
         return self._owed_trailers(answers)
 
-    def refused(self, refusal: Refused, headers: Mapping[str, str]) -> Answers:
+    def refused(self, refusal: Refused) -> Answers:
         """The one answer that ends the request here; the stream is over."""
         self.close()
         self.state = DONE
-        return [replies.refused(refusal, headers)]
+        return [replies.refused(refusal)]
 
     def leave(self) -> bool:
         """After `forwarded`: say nothing more, the response goes by unseen. False where pieces still need answers."""

@@ -216,7 +216,6 @@ class FlowControl:
         self._room.requests -= 1
         self._room.bytes -= ticket.size
         ticket.state = DISPATCHED
-        ticket.dispatched_at = now
         self._inflight.add(ticket)
         self._pace.note(now)
         self._observer.left(outcomes.DISPATCHED, ticket, now - ticket.queued_at, was_queued)

@@ -48,7 +48,6 @@ class Ticket(Struct, eq=False):
     key: Key = ()
     flow: Flow | None = None
     """Where it waits."""
-    dispatched_at: float = 0.0
     evict: Callable[[], bool | None] | None = None
     """Ends the request in flight, with an answer; set by who sends it. None, or an answer False: it can't be done."""
 

@@ -82,12 +82,9 @@ class PrefixIndex:
         "_sets",
         "_slots",
         "_vacant",
-        "generation",
     )
 
     def __init__(self) -> None:
-        self.generation = 0
-        """Changes when slots given out before may have come to mean other endpoints."""
         self._blocks = BlockTable()
         self._sets = EndpointSets()
         self._slots: dict[str, int] = {}
@@ -100,7 +97,7 @@ class PrefixIndex:
         self._evictions = 0
 
     def slots(self, keys: Iterable[str]) -> Slots:
-        """What `match` takes; good for as long as the keys and `generation` stay the same."""
+        """What `match` takes; good until one of the keys is removed."""
         return np.array([self._endpoint(key).slot for key in keys], np.intp)
 
     def match(self, hashes: Hashes, slots: Slots) -> Column:
@@ -149,7 +146,6 @@ class PrefixIndex:
         if key in self._slots:
             self.clear(key)
             heapq.heappush(self._vacant, self._slots.pop(key))
-            self.generation += 1
 
     def set_capacity(self, key: str, blocks: int) -> None:
         """The endpoint has room for so many blocks: its KV-cache blocks × their tokens ÷ our tokens a block."""

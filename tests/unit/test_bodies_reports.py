@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp.bodies.reports import HEADER, reading
+from epp.bodies.reports import reading
+from epp.headers import LOAD_REPORT
 from epp.types import Reading
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "bodies"
@@ -15,7 +16,7 @@ RECORDED = Path(__file__).parents[1] / "fixtures" / "bodies"
 @pytest.mark.parametrize("file", ["completion-load-report.headers", "completion-load-report-text.headers"])
 def test_recorded_reports_are_read(file: str) -> None:
     lines = (RECORDED / file).read_text().splitlines()
-    (report,) = [line.partition(": ")[2] for line in lines if line.startswith(HEADER)]
+    (report,) = [line.partition(": ")[2] for line in lines if line.startswith(LOAD_REPORT)]
     assert reading(report) == Reading(waiting=0.0, kv_usage=0.0)
 
 

@@ -207,7 +207,7 @@ def test_a_body_over_the_limit_is_refused_and_freed() -> None:
     drive(stream, head)
     with pytest.raises(Refused, match="--max-body-bytes") as refusal:
         [drive(stream, piece) for piece in pieces]
-    [answer] = parsed(stream.refused(refusal.value, {}))
+    [answer] = parsed(stream.refused(refusal.value))
     assert answer.immediate_response.status.code == 413
     assert budget.held == 0
     assert drive(stream, pieces[0]) == []
@@ -223,7 +223,7 @@ def test_bodies_together_over_the_limit_refuse_the_newcomer_only() -> None:
 
 def test_a_refusal_names_its_reason_in_the_header() -> None:
     stream = Stream(held())
-    [answer] = parsed(stream.refused(Refused(503, "nobody there", "rejected-no-endpoints"), {}))
+    [answer] = parsed(stream.refused(Refused(503, "nobody there", "rejected-no-endpoints")))
     immediate = answer.immediate_response
     assert immediate.body == b"inference error: ServiceUnavailable - nobody there"
     assert immediate.headers.set_headers[0].header.raw_value == b"rejected-no-endpoints"
