@@ -114,7 +114,8 @@ def extensions() -> list[Extension]:
         # If it fails setuptools warns, and the wheel holds the modules in Python. What another compiler warns of is not
         # ours to mend, and line numbers of generated C help nobody.
         extension.optional = True
-        extension.extra_compile_args += ["-Wno-error", "-g0"]
+        # A list of its own: mypyc hands the same one to all.
+        extension.extra_compile_args = [*extension.extra_compile_args, "-Wno-error", "-g0"]
     return made
 
 
