@@ -57,7 +57,7 @@ async def turns(port: int, interval_s: float) -> tuple[npt.NDArray[np.float64], 
     one = scraper(port, interval_s)
     running = asyncio.create_task(one.run())
     await asyncio.sleep(SETTLE_S)
-    began, before = time.monotonic(), one.counts.scrapes
+    began, before = time.monotonic(), one.scrapes
 
     def note() -> None:
         spent.append(time.thread_time())
@@ -66,7 +66,7 @@ async def turns(port: int, interval_s: float) -> tuple[npt.NDArray[np.float64], 
 
     note()
     await asyncio.sleep(SECONDS)
-    seconds, scrapes = time.monotonic() - began, one.counts.scrapes - before
+    seconds, scrapes = time.monotonic() - began, one.scrapes - before
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running

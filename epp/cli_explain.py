@@ -136,6 +136,9 @@ class _Once:
         self._pool.update(key, reading, now, interval_s)
         self._tick(key)
 
+    def lacked(self, key: str, names: tuple[str, ...]) -> None:
+        pass
+
     def scrape_failed(self, key: str, kind: ScrapeFailure) -> None:
         if kind == "refused":
             self.refused.add(key)

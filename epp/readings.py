@@ -67,6 +67,9 @@ class PoolReadings:
         self._pool.update(key, reading, now, interval_s)
         self._changed()
 
+    def lacked(self, key: str, names: tuple[str, ...]) -> None:
+        self._metrics.extract_failed("metrics-data-source", "core-metrics-extractor")
+
     def scrape_failed(self, key: str, kind: ScrapeFailure) -> None:
         """Only a refused connection says that the engine is down; slow, odd or missing pages do not."""
         self._metrics.poll_failed("metrics-data-source")

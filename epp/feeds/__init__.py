@@ -33,6 +33,9 @@ class ReadingSink(Protocol):
     def update(self, key: str, reading: Reading, now: float, interval_s: float) -> None:
         """It came back; the endpoint is read every `interval_s` at present."""
 
+    def lacked(self, key: str, names: tuple[str, ...]) -> None:
+        """Before `update`: the page came without these numbers, which were asked for."""
+
     def scrape_failed(self, key: str, kind: ScrapeFailure) -> None: ...
 
     def busy(self, key: str) -> bool:

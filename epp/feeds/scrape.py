@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
@@ -13,7 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 from yarl import URL
 
-from epp.feeds import FeedError, ReadingSink, ScrapeFailure
+from epp.feeds import FeedError, ReadingSink
 from epp.feeds.certs import ClientTls
 from epp.feeds.engines import EngineMap, Engines
 from epp.feeds.fetch import CONNECTIONS, ScrapeError, Session, fetch, session
@@ -54,16 +53,6 @@ class MetricsDataSource(msgspec.Struct, frozen=True, kw_only=True, rename="camel
     ones are honoured as far as a tenth of a core allows."""
 
 
-@dataclass(slots=True)
-class ScrapeCounts:
-    """What scraping came to since the start."""
-
-    scrapes: int = 0
-    failures: Counter[ScrapeFailure] = field(default_factory=Counter)
-    missing: Counter[str] = field(default_factory=Counter)
-    """Numbers asked for that a page did not have, by field."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Target:
     """What to read of an endpoint, and how."""
@@ -91,7 +80,8 @@ class Scraper:
     ) -> None:
         """`pace` is what the command line asks for; the source's own interval goes before it. FeedError if the source
         can't be used."""
-        self.counts = ScrapeCounts()
+        self.scrapes = 0
+        """Sent since the start."""
         self._sink = sink
         self._engines = engines
         self._source = source or MetricsDataSource()
@@ -155,7 +145,6 @@ class Scraper:
             if target is not None:
                 failed = not await self._look(http, target)
         except Exception:  # a fault of ours that one endpoint brought out must not end the reading of the others
-            self.counts.failures["parse"] += 1
             log.exception("scraping %s", key)
         self._schedule.done(key, sent_at=sent_at, busy=self._sink.busy(key), failed=failed)
         if (due := self._schedule.next_due()) is not None and due < self._awake_at:
@@ -163,7 +152,7 @@ class Scraper:
 
     async def _look(self, http: Session, target: _Target) -> bool:
         """Scrape once and tell the sink; False if it failed."""
-        self.counts.scrapes += 1
+        self.scrapes += 1
         self._sink.sent(target.key)
         work = Metered(self._page(http, target))
         try:
@@ -190,14 +179,14 @@ class Scraper:
         if target.key in self._failing:
             self._failing.discard(target.key)
             log.info("reading %s again: %s", target.key, target.url)
-        self.counts.missing.update(look.missing)
+        if look.missing:
+            self._sink.lacked(target.key, look.missing)
         interval_s = self._schedule.interval_s(self._sink.busy(target.key))
         self._sink.update(target.key, look.reading, self._clock(), interval_s)
 
     def _failed(self, target: _Target, error: ScrapeError) -> None:
         if self._targets.get(target.key) != target:
             return
-        self.counts.failures[error.kind] += 1
         if target.key not in self._failing:
             self._failing.add(target.key)
             log.warning("can't read %s (%s): %s: %s", target.key, target.url, error.kind, error)

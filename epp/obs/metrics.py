@@ -25,27 +25,23 @@ EXTENSION_POINTS = {
     "screener": "Screener",
     "admitter": "Admission",
 }
-REFUSED_FLOW = ("", "", "", "0")
 NOBODY = ("", "", "")
 
 
 class Metrics:
     """All metrics of the picker, added to `registry`; not thread-safe, except that another thread may scrape.
 
-    `plugin_types`: name of each configured plug-in → its type. `streams` adds the metrics of ext_proc streams.
+    `streams` adds the metrics of ext_proc streams.
     """
 
-    def __init__(
-        self, registry: CollectorRegistry, *, plugin_types: Mapping[str, str] | None = None, streams: bool = False
-    ) -> None:
-        families = Families((*TABLE, *STREAMS) if streams else TABLE)
+    def __init__(self, registry: CollectorRegistry, *, streams: bool = False) -> None:
+        families = self.families = Families((*TABLE, *STREAMS) if streams else TABLE)
         registry.register(families)
-        self.families = self._families = families
         self.registry = registry
         self.streams_open = 0
         """ext_proc streams."""
         self._streams = streams
-        self._plugin_types: Mapping[str, str] = plugin_types or {}
+        self._plugin_types: Mapping[str, str] = {}
         self._places: dict[str, dict[str, Histogram]] = {}
         """By place and plug-in."""
         self._hits: dict[str, tuple[Histogram, Histogram]] = {}
@@ -57,7 +53,6 @@ class Metrics:
         self._fairness_ids = Cap(MOST_VALUES)
         self._errors = families.cells("request_error_total")
         self._request_work = families.histograms("request_processing_duration_seconds").at(())
-        self._response_work = families.histograms("response_processing_duration_seconds").at(())
         self._attempts = families.cells("scheduler_attempts_total")
         self._decision_s = families.histograms("scheduler_e2e_duration_seconds").at(())
         self._plugin_s = families.histograms("plugin_duration_seconds")
@@ -66,7 +61,7 @@ class Metrics:
         self._read = families.cells("response_pieces_total").at(("read",))
 
     def configured(self, plugin_types: Mapping[str, str]) -> None:
-        """Another configuration is in force."""
+        """Another configuration is in force: name of each plug-in → its type."""
         self._plugin_types = plugin_types
         self._places.clear()
         self._hits.clear()
@@ -77,7 +72,7 @@ class Metrics:
 
     def built(self, commit: str, build_ref: str) -> None:
         """What is running."""
-        self._families.cells("info").set((commit, build_ref), 1.0)
+        self.families.cells("info").set((commit, build_ref), 1.0)
 
     def scheduled(self, decision: Decision, request: Request, *, since_headers_s: float) -> None:
         """A request has its endpoint. Exactly one `ended` must follow."""
@@ -91,9 +86,9 @@ class Metrics:
         flow.attempt(decision.picked[0])
         self._plugins(decision)
 
-    def refused(self, request: Request | None, refused: Refused, *, since_headers_s: float) -> None:
-        """A request got an answer instead of an endpoint; `request` is None if its body could not be read."""
-        flow = self.flow(request).labels if request else REFUSED_FLOW
+    def refused(self, request: Request, refused: Refused, *, since_headers_s: float) -> None:
+        """A request got an answer instead of an endpoint."""
+        flow = self.flow(request).labels
         self._errors.add((*flow, refused.code))
         self._request_work.observe(since_headers_s)
         decision = refused.decision
@@ -111,21 +106,20 @@ class Metrics:
         self._wrapped.value += wrapped
         self._read.value += read
 
-    def ended(self, request: Request, outcome: Outcome, *, work_s: float = 0.0) -> None:
-        """A request that was `scheduled` has ended, however; `work_s` = time spent on its response's messages."""
+    def ended(self, request: Request, outcome: Outcome) -> None:
+        """A request that was `scheduled` has ended, however."""
         flow = self.flow(request)
         if request.model:
             flow.add("request_running", -1.0)
         if outcome.failure or outcome.status >= 400:
             self._errors.add((*flow.labels, "ModelServerError"))
         if outcome.cause == "natural":
-            self._response_work.observe(work_s)
             _completed(flow, outcome)
 
     def rewritten(self, rule: str, model: str, target: str) -> None:
         """A rewrite rule changed a request's model."""
         labels = (rule, self._models(model), self._models(target))
-        self._families.cells("model_rewrite_decisions_total").add(labels)
+        self.families.cells("model_rewrite_decisions_total").add(labels)
 
     def inflight(self, endpoint: Endpoint, request: Request, producer: str, requests: int, tokens: float) -> None:
         """`requests` and `tokens` more (or, below 0, less) are in flight to `endpoint`."""
@@ -136,7 +130,7 @@ class Metrics:
 
         `cooling` are keys of endpoints. Series of endpoints that are gone go.
         """
-        cells = self._families.cells
+        cells = self.families.cells
         cells("ready_endpoints").set((name,), len(endpoints))
         for metric, column in (
             ("kv_cache_utilization", endpoints.kv_usage),
@@ -158,12 +152,12 @@ class Metrics:
 
     def _moments(self, name: str, metric: str, values: Column) -> None:
         if len(values):
-            self._families.cells(f"average_{metric}").set((name,), round(float(np.mean(values)), 2))
-            self._families.cells(f"std_dev_{metric}").set((name,), round(float(np.std(values)), 2))
+            self.families.cells(f"average_{metric}").set((name,), round(float(np.mean(values)), 2))
+            self.families.cells(f"std_dev_{metric}").set((name,), round(float(np.std(values)), 2))
 
     def endpoint_failed(self, endpoint: str, kind: str) -> None:
         """`endpoint` (its name) failed a request or a scrape: 5xx, connect, missing, scrape."""
-        self._families.cells("endpoint_failures_total").add((endpoint, kind))
+        self.families.cells("endpoint_failures_total").add((endpoint, kind))
 
     def flawed(self, plugin: str, rule: str) -> None:
         """A plug-in broke the contract outside of a decision."""
@@ -171,7 +165,7 @@ class Metrics:
 
     def suspended(self, plugins: Collection[str]) -> None:
         """The plug-ins that are left out for being slow."""
-        cells = self._families.cells("plugin_suspended")
+        cells = self.families.cells("plugin_suspended")
         for (plugin,) in list(cells.values):
             cells.set((plugin,), 0.0)
         for plugin in plugins:
@@ -179,21 +173,21 @@ class Metrics:
 
     def poll_failed(self, source_type: str) -> None:
         """An endpoint could not be read."""
-        self._families.cells("datalayer_poll_errors_total").add((source_type,))
+        self.families.cells("datalayer_poll_errors_total").add((source_type,))
 
     def extract_failed(self, source_type: str, extractor_type: str) -> None:
         """What was read lacked a metric that was looked for."""
-        self._families.cells("datalayer_extract_errors_total").add((source_type, extractor_type))
+        self.families.cells("datalayer_extract_errors_total").add((source_type, extractor_type))
 
     def prefix_index(self, plugin: str, entries: int) -> None:
         """How much the prefix index of `plugin` holds."""
-        self._families.cells("prefix_indexer_size").set(self._plugin(plugin), entries)
+        self.families.cells("prefix_indexer_size").set(self._plugin(plugin), entries)
 
     def prefix_hit(self, plugin: str, ratio: float, hit_bytes: float) -> None:
         """What the picked endpoint held of a prompt."""
         found = self._hits.get(plugin)
         if found is None:
-            histograms, labels = self._families.histograms, self._plugin(plugin)
+            histograms, labels = self.families.histograms, self._plugin(plugin)
             ratios, sizes = histograms("prefix_indexer_hit_ratio"), histograms("prefix_indexer_hit_bytes")
             found = self._hits[plugin] = ratios.at(labels), sizes.at(labels)
         found[0].observe(ratio)
@@ -201,11 +195,11 @@ class Metrics:
 
     def held(self, held_bytes: int) -> None:
         """Bytes of request bodies in memory."""
-        self._families.cells("held_bytes").set((), held_bytes)
+        self.families.cells("held_bytes").set((), held_bytes)
 
     def body_refused(self, reason: str) -> None:
         """A body was refused for its size: too-large or too-much-held."""
-        self._families.cells("body_refused_total").add((reason,))
+        self.families.cells("body_refused_total").add((reason,))
 
     def lagged(self, seconds: float) -> None:
         """The event loop came round so late."""
@@ -215,18 +209,18 @@ class Metrics:
         """An ext_proc stream is open. Exactly one `stream_closed` must follow."""
         self.streams_open += 1
         if self._streams:
-            self._families.cells("extproc_streams_inflight").set((), self.streams_open)
+            self.families.cells("extproc_streams_inflight").set((), self.streams_open)
 
     def stream_closed(self, seconds: float, code: str) -> None:
         """It ended after `seconds` with a gRPC status, spelled as in Go: OK, Canceled."""
         self.streams_open -= 1
         if self._streams:
-            self._families.cells("extproc_streams_inflight").set((), self.streams_open)
+            self.families.cells("extproc_streams_inflight").set((), self.streams_open)
             self._observe("extproc_stream_duration_seconds", (), seconds)
-            self._families.cells("extproc_streams_total").add((code,))
+            self.families.cells("extproc_streams_total").add((code,))
 
     def _observe(self, name: str, labels: Labels, value: float) -> None:
-        self._families.histograms(name).observe(labels, value)
+        self.families.histograms(name).observe(labels, value)
 
     def flow(self, request: Request) -> Flow:
         """By model, target model, fairness id and priority, capped."""
@@ -251,7 +245,7 @@ class Metrics:
     def _labelled(self, labels: Labels) -> Flow:
         found = self._flows_by_labels.get(labels)
         if found is None:
-            found = self._flows_by_labels[labels] = Flow(self._families, labels)
+            found = self._flows_by_labels[labels] = Flow(self.families, labels)
         return found
 
     def _plugin(self, name: str) -> Labels:
