@@ -171,19 +171,18 @@ def _admit(setup: Setup, context: Context) -> None:
 
 
 def _run_profiles(setup: Setup, context: Context) -> None:
-    """Run the profiles the handler names until it names none; the primary run's refusal is the request's."""
+    """Run the profiles the handler names until it names nothing new. If the primary run picked nobody, the first
+    refusal of a run is the request's."""
     decision = context.decision
     profiles, runs = setup.profiles, decision.runs
     asked = context.values.copy()
     asked["profiles"], asked["runs"] = tuple(profiles), runs
-    for _ in range(len(profiles) + 1):
-        wanted = _wanted(context, setup.handler, asked)
-        for name in wanted:
+    before = -1
+    while before < len(runs) < len(profiles):
+        before = len(runs)
+        for name in _wanted(context, setup.handler, asked):
             if name in profiles and name not in runs:
                 runs[name] = run(profiles[name], context)
-        # Once all have run, whatever it names has run.
-        if not wanted or len(runs) == len(profiles):
-            break
     decision.primary = _primary(setup, context)
     if not decision.picked:
         refused = [r.refused for r in decision.runs.values() if r.refused is not None]

@@ -84,5 +84,12 @@ def test_the_column_signal_counts_by_rack(shown: dict[str, Any]) -> None:
     assert list(shown["rack_load"](endpoints())) == []
 
 
+def test_the_profile_handler_runs_a_second_profile_for_long_prompts(shown: dict[str, Any]) -> None:
+    handler, profiles = shown["LongPromptsApart"](long_bytes=100), ("prefill", "decode")
+    wanted = [handler(request(body_bytes=size), profiles, {}) for size in (99, 100)]
+    assert wanted == [["decode"], ["decode", "prefill"]]
+    assert handler.primary(request(), {}) == "decode"
+
+
 def test_the_prefix_scorer_is_the_cached_share(shown: dict[str, Any]) -> None:
     assert list(shown["cached_share"](np.array([2.0, 0.0]), 4.0)) == [0.5, 0.0]
