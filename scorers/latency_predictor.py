@@ -53,8 +53,9 @@ class Sent:
 
     __slots__ = ("at", "each", "each_s", "first", "first_key", "first_s", "key", "slo_tpot_ms")
 
-    def __init__(  # noqa: PLR0917 - fields of a record
+    def __init__(
         self,
+        *,
         at: float,
         first_key: str,
         first: Weights,
@@ -146,14 +147,14 @@ class LatencyPredictor:
             self._drop_old(decision.decided_at)
         each = features[:, row].copy()
         self._sent[request] = Sent(
-            decision.decided_at,
-            prefill.picked[0].key,
-            each if first_row == row else features[:, first_row].copy(),
-            predicted_ms.item(0, first_row) / 1e3,
-            key,
-            each,
-            predicted_ms.item(1, row) / 1e3,
-            slo,
+            at=decision.decided_at,
+            first_key=prefill.picked[0].key,
+            first=each if first_row == row else features[:, first_row].copy(),
+            first_s=predicted_ms.item(0, first_row) / 1e3,
+            key=key,
+            each=each,
+            each_s=predicted_ms.item(1, row) / 1e3,
+            slo_tpot_ms=slo,
         )
         if slo:
             self._slos.setdefault(key, []).append(slo)
