@@ -205,7 +205,3 @@ def streamed(answers: list[ProcessingResponse], kind: str) -> list[tuple[bytes, 
         getattr(answer, kind).response.body_mutation.streamed_response for answer in answers if answer.HasField(kind)
     ]
     return [(one.body, one.end_of_stream) for one in found]
-
-
-def metadata_of(answer: ProcessingResponse) -> dict[str, Any]:
-    return dict(MessageToDict(answer.dynamic_metadata))

@@ -11,8 +11,6 @@ STAT_PREFIX = "inference"
 
 Json = dict[str, Any]  # a bootstrap is a deep tree that only Envoy reads
 
-BODY_MODES = ("FULL_DUPLEX_STREAMED", "BUFFERED", "STREAMED", "BUFFERED_PARTIAL", "NONE")
-
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
 _WINDOWS = {"initial_stream_window_size": 65536, "initial_connection_window_size": 1048576}
 _BREAKERS = {
