@@ -8,13 +8,12 @@ from typing import Final
 from epp.bodies.parsed import Parsed, Parser, ResponseReader
 from epp.bodies.registry import Parsers, request_path
 from epp.bodies.rewrite import ModelMapper, set_model
-from epp.bodies.usage import EventUsage
+from epp.bodies.usage import EventUsage, of_events
 from epp.desk import Books, Desk
 from epp.headers import LOAD_REPORT, SERVICE_TIME, Metadata, OwnMetadata, Received
 from epp.rules import Asked, Forward
 from epp.types import UNSEEN, Outcome, Refused
 
-SSE: Final = "text/event-stream"
 FAST_S: Final = 0.5
 """No response within so long after the pick means that the endpoint failed: an engine that refuses or drops
 connections fails at once, a client that leaves waited longer. Only Envoy before 1.37 ends such a stream without a word,
@@ -157,7 +156,7 @@ class Exchange:
 
     def _begin_reading(self, headers: Received, model: str) -> None:
         content_type = _last(headers, "content-type")
-        self._sse = SSE in content_type
+        self._sse = of_events(content_type)
         if self._parser is None:
             return
         self._reader = self._parser.reader(content_type)

@@ -106,9 +106,14 @@ def _whole(value: object) -> int | None:
     return max(0, whole) if whole <= MOST_TOKENS else None
 
 
+def of_events(content_type: str) -> bool:
+    """Whether a response of this type is a stream of server-sent events."""
+    return "text/event-stream" in content_type.lower()
+
+
 def usage_reader(content_type: str, dialect: Dialect) -> ResponseReader:
     """The content type of the response decides, not what the request asked for."""
-    return EventUsage(dialect) if "text/event-stream" in content_type.lower() else BodyUsage(dialect)
+    return EventUsage(dialect) if of_events(content_type) else BodyUsage(dialect)
 
 
 class Unread:

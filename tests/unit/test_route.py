@@ -557,3 +557,15 @@ def test_pieces_are_counted_by_the_way_they_went(rewritten: bool, counts: tuple[
     dialogue.close("natural")
     dialogue.close("natural")
     assert world.notes.all("passed") == [counts]
+
+
+@pytest.mark.parametrize("content_type", ["text/event-stream", "Text/Event-Stream; charset=utf-8"])
+def test_events_bear_the_clients_name_of_the_model_as_they_come(content_type: str) -> None:
+    world = World()
+    dialogue, _ = world.asked(PROMPT | {"model": "m"}, x_llm_d_model_name_rewrite="other")
+    said(dialogue, response_headers(content_type=content_type))
+    [answer] = said(dialogue, response_body(b'data: {"model": "other"}\n\n'))
+    piece = answer.response_body.response.body_mutation.streamed_response
+    assert piece.body == b'data: {"model":"m"}\n\n'
+    dialogue.close("error")
+    assert [outcome.streamed for outcome in world.notes.all("ended")] == [True]
