@@ -256,10 +256,7 @@ class App:
         ports = await server.start(options.grpc_port, options.grpc_health_port, shown)
         terms = Terms(client_ca_file=options.metrics_client_ca_file)
         pair = Certificates(options.metrics_cert_dir, reload=True) if options.metrics_cert_dir else None
-        try:
-            metrics_port = await admin.start(options.metrics_port, tls=server_context(pair, terms) if pair else None)
-        except OSError as error:
-            raise OSError(f"can't listen on port {options.metrics_port} (--metrics-port): {error.strerror}") from None
+        metrics_port = await admin.start(options.metrics_port, tls=server_context(pair, terms) if pair else None)
         where = dict(zip(("grpc_port", "grpc_health_port", "metrics_port"), (*ports, metrics_port), strict=True))
         how = {"tls": options.secure_serving, "compiled": compiled(), "endpoints": len(self._picker.pool)}
         log.info("serving", extra={**where, **how})

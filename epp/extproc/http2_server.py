@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -19,12 +18,12 @@ from epp.extproc.http2_protocol import Live, Peer
 from epp.extproc.readiness import Readiness
 from epp.extproc.service import StreamWatch
 from epp.extproc.tls import Certificates, Terms, server_context
+from epp.listening import listen
 
 HEALTH_BYTES = 1 << 16
 """Largest message of a health check."""
 GOAWAY_S = 1.0
 """A client that has not answered the first GOAWAY by then gets the second."""
-BACKLOG = 1_024
 
 
 class Http2Server:
@@ -134,18 +133,3 @@ class Listener:
 
 def health_listener(health: calls.Calls) -> Listener:
     return Listener(health, Limits(HEALTH_BYTES, HEALTH_BYTES), Budget(1 << 20))
-
-
-def listen(port: int, flag: str) -> socket.socket:
-    """Listening on all addresses. Raises OSError naming the port."""
-    try:
-        return _listen(port)
-    except OSError as error:
-        raise OSError(f"can't listen on port {port} ({flag}): {error.strerror or error}") from None
-
-
-def _listen(port: int) -> socket.socket:
-    """On all addresses of IPv6 and IPv4, or of IPv4 alone where there is no other."""
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
-    return socket.create_server(("", port), backlog=BACKLOG)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from epp.listening import listen
 from epp.obs import exposition
 from epp.obs.admin_gate import Authenticator, Gate, from_loopback, guarded, refusal
 from epp.obs.decisions import Decisions, view
@@ -74,8 +73,8 @@ class Admin:
         self._runner = web.AppRunner(self._app(gate), access_log=None, shutdown_timeout=STOP_S)
 
     async def start(self, port: int, *, host: str = "", tls: ssl.SSLContext | None = None) -> int:
-        """Listen on `port` (0 = any) of `host` ("" = every address); returns the port. Raises OSError."""
-        listener = _listen(host, port)
+        """Listen on `port` (0 = any) of `host` ("" = every address); returns the port. Raises OSError naming it."""
+        listener = listen(port, "--metrics-port", host)
         await self._runner.setup()
         await web.SockSite(self._runner, listener, ssl_context=tls).start()
         bound: int = listener.getsockname()[1]
@@ -151,13 +150,3 @@ def _json(body: bytes) -> web.Response:
 
 async def _healthz(_: web.Request) -> web.Response:
     return web.Response(text="ok\n")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket; without a host one for IPv4 and IPv6 alike, or for IPv4 where there is no IPv6."""
-    if not host and socket.has_dualstack_ipv6():
-        # IPv6 may be compiled in and still switched off; a port that is taken fails again below.
-        with suppress(OSError):
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family)

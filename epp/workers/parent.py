@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import uvloop
 
-from epp.extproc.http2_server import listen
+from epp.listening import listen
 from epp.obs import logs
 from epp.options import Options
 from epp.workers import child, control

@@ -195,6 +195,12 @@ def test_a_process_holds_no_library_that_it_was_not_asked_for(module: str) -> No
     assert ended.stdout.split() == []
 
 
+def test_the_parent_of_workers_holds_nothing_that_serves() -> None:
+    code = "import sys, epp.workers.parent; print(*[name for name in sys.modules if name.startswith('epp.extproc')])"
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ended.stdout.split() == []
+
+
 def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
     command = f"{sys.executable} -c 'import epp.cli; epp.cli.main([\"plugins\"])' | head -1"
     ended = subprocess.run(["/bin/sh", "-c", command], check=False, capture_output=True, text=True)
