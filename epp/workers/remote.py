@@ -139,7 +139,11 @@ class RemoteBooks(Struct, eq=False):
             return {}
         self._tell_gaps(link)
         asks = self._end_hooks and outcome.cause == "natural"
-        link.say(say.Settled(self._number, outcome, asks))
+        try:
+            link.say(say.Settled(self._number, outcome, asks))
+        except OverflowError:
+            # Who counted this is a stranger's parser; that the request is over must be told.
+            link.say(say.Settled(self._number, replace(outcome, usage=None), asks))
         if asks:
             return self._ask({})
         self._forget()

@@ -11,11 +11,13 @@ import pytest
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
 
 from epp.account import Account
+from epp.bodies import Parsed, Parsers
+from epp.bodies.passthrough import PassthroughParser
+from epp.bodies.usage import Unread
 from epp.plan import Measured
 from epp.scheduler import Bound
 from epp.signals import Provides
-from epp.types import Decision, Media, Outcome, Refused, Request
-from epp.workers.remote import PickerError
+from epp.types import Decision, Media, Outcome, Refused, Request, Usage
 
 from .kit import (
     World,
@@ -131,40 +133,30 @@ def test_hooks_add_headers_and_metadata_to_the_response() -> None:
     told(story, World(hooks=[Hooks()]))
 
 
-class Unsayable:
-    """Hooks that tell what no message can hold, in the request's own words."""
+class Stranger(PassthroughParser):
+    """Reads and counts what no message can hold."""
 
-    def picked(self, request: Request, decision: Decision) -> dict[str, str]:
-        return {"x-told": "\udc80"} if request.header("x-where") == "picked" else {}
+    def parse(self, body: bytes, path: str, headers: Any) -> Parsed:
+        return Parsed("raw", max_output_tokens=10**30 if body == b"limit" else None)
 
-    def response_headers(self, request: Request, decision: Decision, headers: Any, metadata: Any) -> dict[str, str]:
-        return {"x-told": "\udc80"} if request.header("x-where") == "response_headers" else {}
+    def reader(self, content_type: str) -> Any:
+        found = Unread()
+        found.usage = Usage(10**30)
+        return found
 
-    def finished(self, request: Request, decision: Decision, outcome: Outcome) -> dict[str, dict[str, object]]:
-        return {"mine": {"told": "\udc80"}} if request.header("x-where") == "finished" else {}
 
-
-@pytest.mark.parametrize(("where", "messages"), [("picked", 2), ("response_headers", 3), ("finished", 4)])
-def test_what_cannot_be_sent_from_one_process_to_the_other_costs_its_own_request_only(
-    where: str, messages: int
-) -> None:
-    whole = (*ASKED, response_headers(), response_body(b"{}", end=True))
-
+def test_what_cannot_be_told_to_the_other_process_costs_its_own_request_only() -> None:
     async def story(two: Pair) -> None:
-        odd = (request_headers(x_where=where), *whole[1:])
-        dialogue = two.dialogue()
-        await two.said(dialogue, *odd[: messages - 1])
-        if where == "finished":
-            assert len(await two.said(dialogue, odd[-1])) == 1
-        else:
-            with pytest.raises(PickerError, match="surrogates not allowed"):
-                await two.said(dialogue, odd[messages - 1])
+        with pytest.raises(OverflowError):
+            await two.said(dialogue := two.dialogue(), request_headers(), request_body(b"limit"))
         dialogue.close("error")
+        whole = (*ASKED, response_headers(), response_body(b"{}", end=True))
         assert len(await two.said(two.dialogue(), *whole)) == 4
         await two.settled()
         assert (two.world.pool.ledger.requests, two.session.requests, two.desk.open_books) == (0, {}, {})
+        assert [outcome.usage for outcome in two.world.notes.all("ended")] == [None]
 
-    told(story, World(hooks=[Unsayable()]))
+    told(story, World(parsers=Parsers([Stranger()])))
 
 
 def test_a_hook_may_refuse_the_response_and_the_request_counts_as_failed() -> None:
