@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from epp import headers as names
@@ -59,19 +60,28 @@ class Account:
     def charge(self, decision: Decision) -> None:
         """Count the request, and its tokens as far as they are known, as in flight to the endpoint of each run."""
         self._let_go()
-        router, tokens = self._router, decision.signals.get("inflight_charge")
+        router = self._router
         for run in decision.runs.values():
             if not run.picked:
                 continue
-            if tokens is None:
-                first, end = self.request.body_bytes / SPARED_PROMPT_BYTES, 0.0
-            else:
-                row = run.picked_rows[0]
-                first, end = float(tokens[0][row]), float(tokens[1][row])
+            first, end = self._tokens(decision, run.picked_rows[0])
             endpoint = run.picked[0]
             charge = router.pool.ledger.charge(endpoint.key, until_first=first, until_end=end)
             self.charges.append((endpoint, charge))
             router.observer.inflight(self.request, endpoint, 1, first + end)
+
+    def _tokens(self, decision: Decision, row: int) -> tuple[float, float]:
+        """Until the first piece, and until the end."""
+        told = decision.signals.get("inflight_charge")
+        if told is not None:
+            try:
+                first, end = float(told[0][row]), float(told[1][row])
+                if isfinite(first) and isfinite(end):
+                    return first, end
+                raise ValueError(f"inflight_charge is {first} and {end}")
+            except Exception as error:  # noqa: BLE001 - whoever provides it may be a stranger
+                self._router.observer.hook_failed("inflight_charge", error)
+        return self.request.body_bytes / SPARED_PROMPT_BYTES, 0.0
 
     def evict(self) -> bool:
         """A more important request needs its place; False if this one can't be ended."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from epp.headers import Headers, Metadata, OwnMetadata
 from epp.plugins import PASSED_ON, Plugin, shown
@@ -12,7 +12,11 @@ from epp.types import Decision, Outcome, Refused, Request
 Method = Callable[..., Mapping[str, Any] | None]
 """A hook; values are strings, for `finished` mappings of JSON-like ones."""
 Check = Callable[[Any], dict[str, Any]]
-"""Gives back what a hook told, or raises TypeError, ValueError or OverflowError."""
+"""Gives back what a hook told, or raises TypeError, ValueError (of which UnicodeError is one) or OverflowError."""
+DEEPEST: Final = 24
+"""Of metadata: each level takes three of the hundred that readers of protobuf allow. Compiled code has no limit of its
+own to how deep it calls itself."""
+TEXT: Final = str.__str__
 Failed = Callable[[str, BaseException], None]
 """Hears the name of a plug-in whose hook raised, and what."""
 
@@ -101,7 +105,15 @@ def _texts(told: Any) -> dict[str, str]:
         return {}
     if not isinstance(told, Mapping) or not all(isinstance(text, str) for pair in told.items() for text in pair):
         raise TypeError(f"a hook must return a mapping of text to text or None; got {told!r}")
-    return dict(told)
+    return {_text(name): _text(value) for name, value in told.items()}
+
+
+def _text(told: str) -> str:
+    """It as plain text, whatever class a stranger made of it. Raises UnicodeEncodeError if it can't be sent."""
+    text = TEXT(told)
+    if not text.isascii():
+        text.encode()
+    return text
 
 
 def _namespaces(told: Any) -> dict[str, dict[str, Any]]:
@@ -113,9 +125,13 @@ def _namespaces(told: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _jsonlike(value: Any) -> Any:
-    if value is None or isinstance(value, str | bool):
+def _jsonlike(value: Any, depth: int = 0) -> Any:
+    if depth > DEEPEST:
+        raise ValueError(f"metadata is nested deeper than {DEEPEST}")
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return _text(value)
     if isinstance(value, Mapping):
-        return {str(name): _jsonlike(member) for name, member in value.items()}
-    return [_jsonlike(member) for member in value] if isinstance(value, list | tuple) else float(value)
+        return {_text(str(name)): _jsonlike(member, depth + 1) for name, member in value.items()}
+    return [_jsonlike(member, depth + 1) for member in value] if isinstance(value, list | tuple) else float(value)

@@ -132,7 +132,9 @@ def shown(error: BaseException) -> str:
     """A plug-in's exception as text, even if that fails too."""
     try:
         return repr(error)
-    except Exception:  # noqa: BLE001 - a stranger's __repr__
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - a stranger's __repr__
         return f"{type(error).__name__}, which has no text"
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from epp.plugins import PASSED_ON, shown
 from epp.scheduler import Bound, Context, checked_column, checked_mask, keys_at, run
 from epp.types import Decision, Flaw, Mask, Refused, Rows, Run, Step
 
+TEXT: Final = str.__str__
 Wait = Generator[Slow, Any, Decision]
 """Yields slow signals, is sent their values (or None if late or failed), returns the decision."""
 
@@ -134,16 +135,33 @@ def _measure(setup: Setup, context: Context, at: int) -> int:
 def _store(signal: Measured, context: Context, answer: Any) -> None:
     slots = signal.slots
     n = len(context.endpoints.records)
-    parts: tuple[Any, ...] = (answer,) if len(slots) == 1 else answer
-    if answer is None or len(parts) != len(slots):
-        parts = (None,) * len(slots)
+    parts = (answer,) if len(slots) == 1 else _parts(signal, context, answer)
     values, told = context.values, context.decision.signals
     for at, (key, default, is_column) in enumerate(slots):
+        part = parts[at] if parts else None
         if is_column:
-            value = checked_column(context, signal.bound, parts[at], default, n)
+            value = checked_column(context, signal.bound, part, default, n)
         else:
-            value = default if answer is None else parts[at]
+            value = default if answer is None or not parts else part
         values[key] = told[key] = value
+
+
+def _parts(signal: Measured, context: Context, answer: Any) -> tuple[Any, ...]:
+    """The values of a signal that provides several; none, which is noted, if it gave anything but a tuple of them."""
+    many = len(signal.slots)
+    if type(answer) is tuple and len(answer) == many:
+        return answer
+    if answer is not None:
+        try:
+            parts = tuple(answer) if issubclass(type(answer), (tuple, list)) else ()
+            if len(parts) == many:
+                return parts
+        except PASSED_ON:
+            raise
+        except BaseException:  # noqa: BLE001 - a stranger's class
+            pass
+        context.decision.flaws.append(Flaw(signal.bound.name, "shape", f"wanted a tuple of {many} values"))
+    return ()
 
 
 def _screen(setup: Setup, context: Context) -> None:
@@ -165,7 +183,7 @@ def _admit(setup: Setup, context: Context) -> None:
     values = context.narrowed(context.rows)
     for bound in setup.admitters:
         refusal = context.ask(bound, "admitter", values)
-        if isinstance(refusal, Refused):
+        if issubclass(type(refusal), Refused):
             refusal.by = refusal.by or bound.name
             raise refusal
 
@@ -197,8 +215,14 @@ def _wanted(context: Context, handler: Bound, asked: dict[str, Any]) -> list[str
     answer = context.ask(handler, "profile_handler", asked)
     if answer is None:
         return []
-    if isinstance(answer, (list, tuple)) and all(isinstance(name, str) for name in answer):
-        return list(answer)
+    try:
+        # As plain text, whatever class a stranger made of it; anything else is a TypeError.
+        if issubclass(type(answer), (list, tuple)):
+            return [TEXT(name) for name in answer]
+    except PASSED_ON:
+        raise
+    except BaseException:  # noqa: BLE001 - noted below
+        pass
     context.decision.flaws.append(Flaw(handler.name, "shape", "wanted a list of profiles' names"))
     return []
 
@@ -208,7 +232,7 @@ def _primary(setup: Setup, context: Context) -> str:
     if setup.primary is None:
         return _first_picked(runs)
     try:
-        return setup.primary(context.values["request"], runs)
+        return TEXT(setup.primary(context.values["request"], runs))
     except PASSED_ON:
         raise
     except BaseException as error:  # noqa: BLE001 - a stranger's code: the first run that picked counts

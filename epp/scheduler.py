@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from math import isfinite
 from typing import Any, Final, final
 
@@ -21,6 +22,7 @@ FLOAT: Final = np.dtype(np.float64)
 BOOL: Final = np.dtype(np.bool_)
 ROW: Final = np.dtype(np.intp)
 NDARRAY: Final = np.ndarray
+ASARRAY: Final = np.asarray
 EMPTY: Final = np.empty
 ADD_UP: Final = np.add.reduce
 NOBODY: Final[frozenset[str]] = frozenset()
@@ -163,11 +165,19 @@ def keys_at(records: tuple[Endpoint, ...], mask: Any) -> tuple[str, ...]:
     return tuple([records[row].key for row in np.flatnonzero(mask).tolist()])
 
 
+def _array(answer: Any) -> Any:
+    """The array that a plug-in answered, without what it may have made of that class; None if it is none."""
+    # By its type: what an object says its class is is its own invention.
+    kind = type(answer)
+    return answer if kind is NDARRAY else ASARRAY(answer) if issubclass(kind, NDARRAY) else None
+
+
 def checked_mask(context: Context, bound: Bound, mask: Any, n: int) -> Any:
     """The mask, or None if it is not one of shape (n,)."""
     if mask is None:
         return None
-    if not isinstance(mask, NDARRAY) or mask.dtype != BOOL or mask.shape != (n,):
+    mask = _array(mask)
+    if mask is None or mask.dtype != BOOL or mask.shape != (n,):
         context.decision.flaws.append(Flaw(bound.name, "shape", f"wanted a boolean mask of shape ({n},)"))
         return None
     return mask
@@ -177,11 +187,8 @@ def checked_column(context: Context, bound: Bound, values: Any, default: Any, n:
     """A signal's column, read-only; `default` everywhere if it is none of shape (n,), and where it is not finite."""
     if values is None:
         return np.full(n, default)
-    if (
-        not isinstance(values, NDARRAY)
-        or values.shape != (n,)
-        or (values.dtype is not FLOAT and values.dtype.kind not in "fiub")
-    ):
+    values = _array(values)
+    if values is None or values.shape != (n,) or (values.dtype is not FLOAT and values.dtype.kind not in "fiub"):
         context.decision.flaws.append(Flaw(bound.name, "shape", f"wanted numbers of shape ({n},)"))
         return np.full(n, default)
     # argmin and argmax point at a NaN if there is one, so the span is finite exactly if every part is (short of
@@ -205,7 +212,7 @@ def _vote(profile: Profile, context: Context, values: dict[str, Any], result: Ru
         if (type(scores) is NDARRAY and scores.dtype is FLOAT and scores.shape == shape) or _is_vote(
             context, bound, scores, n
         ):
-            table[row] = scores
+            table[row] = _array(scores)
         else:
             absent.append(row)
     if absent:
@@ -223,7 +230,8 @@ def _vote(profile: Profile, context: Context, values: dict[str, Any], result: Ru
 
 def _is_vote(context: Context, bound: Bound, scores: Any, n: int) -> bool:
     """Whether these are float64 of shape (n,); None, of who did not vote, is noted already."""
-    if isinstance(scores, np.ndarray) and scores.dtype == FLOAT and scores.shape == (n,):
+    votes = _array(scores)
+    if votes is not None and votes.dtype == FLOAT and votes.shape == (n,):
         return True
     if scores is not None:
         context.decision.flaws.append(Flaw(bound.name, "shape", f"wanted float64 of shape ({n},)"))
@@ -248,7 +256,7 @@ def _clamped(context: Context, by: str, scores: Scores) -> Scores:
 def _pick(profile: Profile, context: Context, values: dict[str, Any], totals: Scores) -> list[int]:
     values = values.copy()
     values["scores"] = totals
-    chosen = _rows_of(context.ask(profile.picker, "picker", values))
+    chosen = _rows_of(context.ask(profile.picker, "picker", values), len(totals))
     if len(chosen) == 1:
         if 0 <= chosen[0] < len(totals):
             return chosen
@@ -258,13 +266,14 @@ def _pick(profile: Profile, context: Context, values: dict[str, Any], totals: Sc
     return [int(totals.argmax())]
 
 
-def _rows_of(answer: Any) -> list[int]:
-    """The rows a picker named; none if it named anything else."""
+def _rows_of(answer: Any, n: int) -> list[int]:
+    """The rows a picker named, as far as there are more than n; none if it named anything else."""
     try:
-        if isinstance(answer, NDARRAY) and answer.ndim == 1 and (answer.dtype is ROW or answer.dtype.kind == "i"):
-            rows: list[int] = answer.tolist()
+        named = _array(answer)
+        if named is not None and named.ndim == 1 and (named.dtype is ROW or named.dtype.kind == "i"):
+            rows: list[int] = named.tolist()
             return rows
-        return [int(row) for row in answer]
+        return [int(row) for row in islice(answer, n + 1)]
     except PASSED_ON:
         raise
     except BaseException:  # noqa: BLE001 - a picker may answer lazily, or with what is no row
