@@ -130,6 +130,7 @@ class Health:
     def _cool(self, key: str, record: Record, now: float) -> None:
         self._cooling[key] = record
         length = min(LONGEST_COOLING_S, FIRST_COOLING_S * 2.0**record.level)
-        record.level += 1
+        # No further: after a night of failed probes 2.0 to that power would be no number.
+        record.level += length < LONGEST_COOLING_S
         record.cooling, record.probing = True, False
         record.until = now + length * self._rng.uniform(0.9, 1.1)

@@ -98,6 +98,16 @@ def test_each_bad_probe_doubles_the_cooling_up_to_thirty_seconds() -> None:
         assert 0.89 * wanted <= length <= 1.11 * wanted + 0.1
 
 
+def test_an_endpoint_that_fails_for_days_is_probed_all_the_time() -> None:
+    made, now = health(), 0.0
+    fail(made)
+    for _ in range(3_000):
+        now += 40.0
+        assert made.picked(KEY, now)
+        fail(made, times=1, now=now)
+    assert 26.0 < made.cooling(now)[KEY] < 34.0
+
+
 def test_a_probe_that_is_never_answered_is_repeated() -> None:
     made = health()
     fail(made)
