@@ -128,10 +128,14 @@ class Plugin:
         return getattr(self.instance, name, None) if inspect.isclass(self.type.target) else None
 
 
+LONGEST_SHOWN = 1_000
+
+
 def shown(error: BaseException) -> str:
-    """A plug-in's exception as text, even if that fails too."""
+    """A plug-in's exception as text, even if that fails too: it may quote a whole prompt, so only its beginning."""
     try:
-        return repr(error)
+        text = repr(error)
+        return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
     except KeyboardInterrupt:
         raise
     except BaseException:  # noqa: BLE001 - a stranger's __repr__

@@ -60,7 +60,7 @@ class Decisions:
     def record(self, request: Request, decision: Decision, refused: Refused | None = None) -> None:
         """Keep a decision, with the refusal it ended in. It may lose its signals afterwards."""
         slim = _slim(decision)
-        size = _size(slim)
+        size = _size(slim) + _told_size(request, decision, refused)
         self._ring.append(Recorded(self._clock(), request, slim, None if refused is None else _bare(refused), size))
         self._bytes += size
         while self._bytes > self._max_bytes:
@@ -139,9 +139,17 @@ def _bare(refused: Refused) -> Refused:
     return Refused(refused.status, refused.message, refused.reason, refused.by)
 
 
+def _told_size(request: Request, decision: Decision, refused: Refused | None) -> int:
+    """Bytes of what clients chose, ASCII as it mostly is."""
+    size = len(decision.request_id) + len(decision.model) + len(request.incoming_model)
+    size += len(request.objective) + len(request.fairness_id)
+    return size if refused is None else size + len(refused.message)
+
+
 def _size(decision: Decision) -> int:
     """Bytes, as measured on CPython 3.11 for each part and rounded up."""
     size = 1_000 + 90 * len(decision.spent) + 200 * len(decision.flaws) + 150 * len(decision.notes)
+    size += sum([len(flaw.detail) for flaw in decision.flaws]) if decision.flaws else 0
     size += _left_out_size(decision.steps) if decision.steps else 0
     if decision.signals:
         size += sum([150 + int(column.nbytes) for column in decision.signals.values()])

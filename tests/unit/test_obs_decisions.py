@@ -207,6 +207,15 @@ def test_the_oldest_go_when_the_bytes_are_used_up() -> None:
     assert kept.latest(1)[0].decision.request_id == "r-99"
 
 
+def test_what_clients_and_plug_ins_wrote_counts_as_memory() -> None:
+    plain, wordy = ring(), ring()
+    plain.record(request(), decision())
+    said = decision("i" * 40_000)
+    said.flaws.append(Flaw("mine", "exception", "e" * 1_000))
+    wordy.record(request(fairness_id="f" * 50_000), said)
+    assert wordy.latest(1)[0].size - plain.latest(1)[0].size >= 91_000 - len("r-1" + "team")
+
+
 def test_a_decision_larger_than_the_ring_is_not_kept() -> None:
     kept = ring(max_bytes=100)
     kept.record(request(), decision())

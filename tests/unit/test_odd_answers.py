@@ -226,3 +226,7 @@ def test_an_exception_whose_text_ends_the_process_has_no_text() -> None:
             raise SystemExit(3)
 
     assert shown(Exit()) == "Exit, which has no text"
+
+
+def test_an_exception_that_quotes_a_whole_prompt_is_cut_short() -> None:
+    assert len(shown(ValueError("x" * 1_000_000))) == 1_001
