@@ -93,7 +93,7 @@ class Account:
     def answered(self) -> None:
         """The request is on its way: drop what only the decision needed."""
         self._forwarded = True
-        self.request.prompts = ()
+        self.request.prompts, self.request.cache_salt = (), ""
         if self.decision is not None:
             self.decision.forget()
 

@@ -50,6 +50,7 @@ class Request:
         self.stream = stream
         self.max_output_tokens = max_output_tokens
         self.cache_salt = cache_salt
+        """Empty once the answer is sent."""
         self.objective = objective
         self.priority = priority
         """Below 0 = sheddable."""

@@ -15,7 +15,7 @@ import numpy as np
 from epp import headers as names
 from epp.account import Account
 from epp.admission import Queueing
-from epp.bodies.parsed import Parsed
+from epp.bodies.parsed import LONGEST_MODEL, Parsed
 from epp.bodies.registry import Parsers
 from epp.flow.admission import admit
 from epp.flow.saturation import Saturation
@@ -128,8 +128,10 @@ class Router:
         """What the body tells of the request; without one (the mode hides it) only the headers count."""
         parsed = asked.parsed
         request.body_bytes = asked.body_bytes
-        request.incoming_model = parsed.model
-        request.model = names.first(request.headers, names.REWRITE) or parsed.model
+        asked_for = names.first(request.headers, names.REWRITE) or parsed.model
+        if max(len(parsed.model), len(asked_for)) > LONGEST_MODEL:
+            raise Refused(400, f"the name of the model is over {LONGEST_MODEL} characters", by="parser")
+        request.incoming_model, request.model = parsed.model, asked_for
         rule = self.steering.rewrites.find(parsed.model) if parsed.rewritable else None
         if rule is not None:
             request.model = rule.model(self._rng.random())

@@ -9,6 +9,9 @@ from msgspec import Struct
 from epp.headers import Headers
 from epp.types import Prompt, Usage
 
+LONGEST_MODEL = 1_024
+"""Characters of a model's name: it is kept as long as the response takes, and with the last decisions."""
+
 
 class Parsed(Struct, array_like=True):
     """What a parser read from one request body."""

@@ -199,8 +199,12 @@ class Families(Collector):
             yield from family.collect()
 
 
+LONGEST_VALUE = 256
+"""Characters. A request brings some 200 lines of a scrape, each with its names: one of 2 MB made a page of 1.2 GB."""
+
+
 class Cap:
-    """At most `limit` distinct values; later ones become `other`. The empty string always passes."""
+    """At most `limit` distinct values, none over LONGEST_VALUE; others become `other`. The empty one always passes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -214,7 +218,7 @@ class Cap:
     def __call__(self, value: str) -> str:
         if value in self._seen or value in self._kept:
             return value
-        if len(self._seen) > self._limit:
+        if len(self._seen) > self._limit or len(value) > LONGEST_VALUE:
             return "other"
         self._seen.add(value)
         return value

@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from epp.obs.series import Cap, Cells, Families, Histograms, Spec, Twin
+from epp.obs.series import LONGEST_VALUE, Cap, Cells, Families, Histograms, Spec, Twin
 
 REQUESTS = Spec("n_total", "counter", ("model", "priority"), "Requests.", twin=Twin("old_n_total", ("m=model",)))
 TIMES = Spec("t_seconds", "histogram", ("model", "priority"), "Times.", (0.1, 1.0), Twin("old_t_seconds", ("model",)))
@@ -115,6 +115,10 @@ def test_dropped_series_are_gone() -> None:
 def test_values_beyond_the_cap_become_other_and_stay_so() -> None:
     cap = Cap(2)
     assert [cap(value) for value in ("a", "b", "c", "a", "", "d")] == ["a", "b", "other", "a", "", "other"]
+
+
+def test_a_value_that_would_swell_every_scrape_is_other() -> None:
+    assert [len(Cap(2)("a" * n)) for n in (LONGEST_VALUE, LONGEST_VALUE + 1)] == [LONGEST_VALUE, len("other")]
 
 
 def test_kept_values_pass_and_do_not_count() -> None:

@@ -124,8 +124,12 @@ def test_scores_ride_in_the_metadata_only_when_asked_for() -> None:
         (b"", (400, "inference error: BadRequest - error unmarshaling request bodyMap: unexpected end of JSON input")),
         ({"prompt": "x"}, (400, "inference error: BadRequest - model not found in request body")),
         ({"model": "m"}, (400, "inference error: BadRequest - invalid completions request: must have prompt field")),
+        (
+            {"model": "m" * 1_025, "prompt": "x"},
+            (400, "inference error: BadRequest - the name of the model is over 1024 characters"),
+        ),
     ],
-    ids=["no JSON", "empty", "no model", "no prompt"],
+    ids=["no JSON", "empty", "no model", "no prompt", "endless model"],
 )
 def test_a_wrong_body_is_400_with_the_reason(body: object, expected: tuple[int, str]) -> None:
     world = World()
@@ -135,6 +139,11 @@ def test_a_wrong_body_is_400_with_the_reason(body: object, expected: tuple[int, 
     assert world.held.held == 0
     assert world.notes.all("refused") == [400]
     assert world.notes.all("refused by") == ["parser"]
+
+
+def test_a_header_gives_no_model_a_longer_name_than_a_body_may() -> None:
+    _, answers = World().asked(PROMPT, x_llm_d_model_name_rewrite="m" * 1_025)
+    assert refusal(answers)[0] == 400
 
 
 def test_an_unknown_path_is_400_when_no_parser_takes_everything() -> None:
