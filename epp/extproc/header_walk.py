@@ -25,6 +25,8 @@ the clients of OpenAI and Anthropic."""
 MOST_REMEMBERED: Final = 2048
 LONGEST_REMEMBERED: Final = 96
 LONGEST_RUN: Final = 1024
+MOST_REPEATED: Final = 64
+"""Values of one name that are added to each other one by one, which takes the square of their number."""
 LAST_SHIFT: Final = 28
 """Of a length's seven bits: lengths have 32 bits at most. What is padded to more is left to protobuf."""
 ALONE: Final[Received] = {}
@@ -93,7 +95,7 @@ def span(wire: bytes, at: int) -> tuple[int, int]:
 
 
 def walked(wire: bytes, at: int, after: int, headers: Received) -> bool:
-    """Fills `headers` with the entries from `at` to `after`; False if one of them is unusual."""
+    """Fills `headers` with the entries from `at` to `after`; False, or IndexError, if one of them is unusual."""
     learner: Remembered | None = None
     found = began = 0
     while at < after:
@@ -112,7 +114,7 @@ def walked(wire: bytes, at: int, after: int, headers: Received) -> bool:
         headers.setdefault(name, value)
         found += 1
         if len(headers) != found:
-            headers[name] = (*headers[name], *value)
+            _repeat(headers, name, value)
             found -= 1
         at = end
         if known is None or learner is not None:
@@ -135,6 +137,14 @@ def walked(wire: bytes, at: int, after: int, headers: Received) -> bool:
     if learner is not None and at == after:
         learner.learn(wire[began:at])
     return at == after
+
+
+def _repeat(headers: Received, name: str, value: tuple[str, ...]) -> None:
+    """One more value of this header. IndexError where there are many, so that protobuf reads them."""
+    before = headers[name]
+    if len(before) > MOST_REPEATED:
+        raise IndexError("a header comes very often")
+    headers[name] = (*before, *value)
 
 
 def _pair(wire: bytes, at: int, after: int) -> tuple[str, tuple[str, ...], int]:

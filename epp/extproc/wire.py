@@ -169,9 +169,8 @@ def _parsed(wire: bytes) -> Message:
 
 def _headers(headers: HeaderMap) -> Received:
     """Header name (lower-case) → all its values. Envoy fills `raw_value`; hand-made messages may fill `value`."""
-    found: Received = {}
+    found: dict[str, list[str]] = {}
     for header in headers.headers:
         value = header.raw_value.decode("utf-8", "replace") if header.raw_value else header.value
-        key = intern(header.key.lower())
-        found[key] = (*found[key], value) if key in found else (value,)
-    return found
+        found.setdefault(intern(header.key.lower()), []).append(value)
+    return {key: tuple(values) for key, values in found.items()}
