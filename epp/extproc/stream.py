@@ -49,6 +49,7 @@ BUFFERED: Final[int] = ProcessingMode.BUFFERED
 BUFFERED_PARTIAL: Final[int] = ProcessingMode.BUFFERED_PARTIAL
 DUPLEX: Final[int] = ProcessingMode.FULL_DUPLEX_STREAMED
 """The body modes there are, 0 to 4."""
+SMALL_BYTES: Final = 1_024
 NO_HEADERS: Final[Received] = {}
 Answers = list[bytes]
 """Messages on the wire."""
@@ -69,7 +70,7 @@ class Stream:
         self._response_mode = DUPLEX
         self._headers: Received = NO_HEADERS
         self._metadata: Metadata = NO_METADATA
-        self._body: list[bytes] = []
+        self._body: list[bytes | bytearray] = []
         self._bytes = 0
         self._owed = 0
         """Streamed pieces that came before the headers were answered."""
@@ -182,8 +183,19 @@ class Stream:
             self._held.give(self._bytes)
         self._bytes = 0
 
+    def _keep(self, piece: bytes) -> None:
+        """Small pieces, but for the first, are copied together: an object each would cost many times their bytes."""
+        if len(piece) >= SMALL_BYTES or not self._body:
+            self._body.append(piece)
+            return
+        last = self._body[-1]
+        if isinstance(last, bytearray):
+            last += piece
+        else:
+            self._body.append(bytearray(piece))
+
     def _take_body(self) -> bytes:
-        return self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        return b"".join(self._body)
 
     def _owed_trailers(self, answers: Answers) -> Answers:
         if self._trailers:
@@ -220,7 +232,7 @@ class Stream:
         if piece:
             self._held.take(len(piece), self._bytes)
             self._bytes += len(piece)
-            self._body.append(piece)
+            self._keep(piece)
         if message.metadata:
             self._metadata = {**self._metadata, **message.metadata}
         end = message.end

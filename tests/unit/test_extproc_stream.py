@@ -20,6 +20,8 @@ from epp.headers import CONTROL, DESTINATION
 from epp.rules import Forward
 from epp.types import Refused
 
+from .kit import request_body, request_headers
+
 TRANSCRIPTS = sorted((Path(__file__).parent.parent / "transcripts").glob("*.json"))
 FORWARD = "10.0.0.1:8000"
 SCRIPTED = {"immediate", "early"}
@@ -179,6 +181,21 @@ def test_the_end_of_a_body_that_comes_twice_is_answered_once() -> None:
     for message in messages[:3]:
         drive(stream, message)
     assert drive(stream, messages[2]) == []
+
+
+@pytest.mark.parametrize("sizes", [[1] * 3_000, [2, 2_000, 3, 4, 1_024, 5, 1_023, 6]], ids=["tiny", "mixed"])
+def test_small_pieces_of_a_body_are_held_as_one(sizes: list[int]) -> None:
+    """An object for each of two bytes would take 28 times what is counted as held."""
+    budget = held()
+    stream = Stream(budget)
+    told(stream, request_headers())
+    sent = [bytes([at % 251]) * size for at, size in enumerate(sizes)]
+    for piece in sent:
+        told(stream, request_body(piece, end=False))
+    assert (len(stream._body) <= 6, budget.held) == (True, sum(sizes))
+    event, _ = told(stream, request_body(b""))
+    assert isinstance(event, Pick)
+    assert event.body == b"".join(sent)
 
 
 def test_observability_mode_is_never_answered() -> None:
