@@ -161,7 +161,7 @@ class Endpoints:
         return view
 
     def column(self, name: str) -> Column:
-        """A column by its name; one of COLUMNS."""
+        """A column by its name, one of COLUMNS. Raises AttributeError for another, as a property would."""
         found = self._columns.get(name)
         if found is None:
             if self._parent is None:

@@ -162,6 +162,7 @@ def _filter(profile: Profile, context: Context, result: Run) -> Rows | None:
 
 
 def keys_at(records: tuple[Endpoint, ...], mask: Any) -> tuple[str, ...]:
+    """The keys of the endpoints where a mask of shape (n,) is true."""
     return tuple([records[row].key for row in np.flatnonzero(mask).tolist()])
 
 

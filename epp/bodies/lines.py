@@ -26,6 +26,7 @@ class Lines:
         return not self._held and not self._overlong
 
     def feed(self, piece: bytes) -> list[Cut]:
+        """The lines that end in this piece, and what is too long to be held."""
         *complete, rest = piece.split(b"\n")
         cuts = [self._line(text) for text in complete]
         if rest:

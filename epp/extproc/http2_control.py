@@ -66,6 +66,7 @@ def _priority(connection: Connection, flags: int, number: int, payload: bytes) -
 
 
 def rst_stream(connection: Connection, flags: int, number: int, payload: bytes) -> None:
+    """Called by the connection itself, as most streams end so. Raises Broken, as all of these."""
     _sized(payload, 4, "RST_STREAM")
     streams = connection.streams
     stream = streams.open.get(number)

@@ -24,6 +24,7 @@ class Budget:
         self.held = 0
 
     def take(self, size: int) -> None:
+        """Hold so much more; to give back is to lower `held`. Raises Failed beyond the limit; then nothing is held."""
         if self.held + size > self.limit:
             raise Failed(Status.RESOURCE_EXHAUSTED, f"unfinished messages together are over {self.limit} bytes")
         self.held += size

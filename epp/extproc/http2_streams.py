@@ -154,6 +154,7 @@ class Streams:
         self._forget(stream, status, OVER if stream.half_closed else ANSWERED)
 
     def reset(self, stream: Stream, code: Error, status: Status) -> None:
+        """End it at once: the client hears `code`, the call `status`."""
         self.given_up += not stream.answered
         self.out.append(reset(stream.id, code))
         self._forget(stream, status, RESET)

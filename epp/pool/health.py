@@ -50,6 +50,7 @@ class Record:
         self.probing = False
 
     def count(self, now: float, failed: bool) -> None:
+        """One more outcome; those before it count for less by now."""
         decay = 0.5 ** (max(0.0, now - self.at) / HALF_LIFE_S)
         self.failed = self.failed * decay + failed
         self.seen = self.seen * decay + 1.0
@@ -57,6 +58,7 @@ class Record:
 
     @property
     def bad(self) -> bool:
+        """It has failed so often that it must cool."""
         return self.in_a_row >= IN_A_ROW or (self.seen >= LEAST_SEEN and self.failed > self.seen / 2)
 
 

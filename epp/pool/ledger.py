@@ -71,6 +71,7 @@ class Ledger:
         return sum(load.requests for load in self._loads.values())
 
     def add(self, key: str, requests: int, tokens: float) -> None:
+        """So much more, or below 0 less, is in flight at `key`. For charges, which know what is to be given back."""
         load = self._loads.get(key)
         if load is None:
             load = self._loads[key] = Load()

@@ -148,7 +148,10 @@ class PrefixIndex:
             heapq.heappush(self._vacant, self._slots.pop(key))
 
     def set_capacity(self, key: str, blocks: int) -> None:
-        """The endpoint has room for so many blocks: its KV-cache blocks × their tokens ÷ our tokens a block."""
+        """The endpoint has room for so many blocks: its KV-cache blocks × their tokens ÷ our tokens a block.
+
+        Raises ValueError below 0.
+        """
         if blocks < 0:
             raise ValueError(f"capacity of {key} is {blocks} blocks; give 0 or more")
         endpoint = self._endpoint(key)

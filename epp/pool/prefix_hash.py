@@ -12,7 +12,7 @@ def chain_hashes(prompt: bytes | memoryview, seed: int, block_bytes: int, max_bl
 
     A last partial block is hashed too; blocks after `max_blocks` are left out. Equal hashes mean equal prefixes but
     for a chance of 2⁻⁶⁴ a pair. At a few hundred bytes a block, slices of `bytes` are quicker than those of a
-    `memoryview`, which in turn copies nothing.
+    `memoryview`, which in turn copies nothing. Raises ValueError for blocks without a byte.
     """
     if block_bytes < 1:
         raise ValueError(f"block_bytes is {block_bytes}; a block needs at least 1 byte")
