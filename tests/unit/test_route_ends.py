@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from epp.pool.health import IN_A_ROW
 from epp.types import Decision, Refused, Request
-from tests.unit.kit import A, World, response_body, response_headers, said
+from tests.unit.kit import A, World, response_body, response_headers, said, set_headers
 
 PROMPT = {"model": "m", "prompt": "hello"}
 
@@ -55,3 +55,42 @@ def test_a_hook_that_refuses_the_engines_answer_ends_the_request_as_an_error() -
     assert answer.immediate_response.body == b"inference error: Forbidden - not for you"
     assert [outcome.cause for outcome in world.notes.all("ended")] == ["error"]
     assert (world.pool.ledger.requests, world.notes.all("refused")) == (0, [])
+
+
+class Told:
+    """A trace that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def headers(self) -> dict[str, str]:
+        return {"traceparent": "00-of-ours"}
+
+    def decided(self, decision: Decision) -> None:
+        self.heard.append([endpoint.key for endpoint in decision.picked])
+
+    def end(self, *, status: int, error: str) -> None:
+        self.heard.append((status, error))
+
+
+def traced(world: World) -> Told:
+    told = Told()
+    world.notes.started = lambda request: told  # type: ignore[method-assign]
+    return told
+
+
+def test_a_trace_hears_of_the_pick_and_of_the_end_and_goes_on_in_the_engine() -> None:
+    world = World()
+    told = traced(world)
+    dialogue, answers = world.asked(PROMPT)
+    assert set_headers(answers[0])["traceparent"] == "00-of-ours"
+    said(dialogue, response_headers(503))
+    dialogue.close("natural")
+    assert told.heard == [[A.key], (503, "5xx")]
+
+
+def test_a_trace_of_a_refused_request_hears_how_far_it_came() -> None:
+    world = World(endpoints=())
+    told = traced(world)
+    world.asked(PROMPT)
+    assert told.heard == [[], (503, "failed to find endpoint candidates for serving the request")]
