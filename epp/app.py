@@ -123,7 +123,7 @@ class App:
         except BaseException:
             for one in work.values():
                 one.close()
-            await server.stop(0)
+            await asyncio.gather(server.stop(0), admin.stop())
             await self._leave_cluster()
             raise
         edges: Work = {"edges": server.run()} if isinstance(server, Decider) else {}
@@ -250,16 +250,16 @@ class App:
     async def _start(self, server: Server, admin: Admin) -> None:
         options = self._options
         # The files are followed even without --enable-cert-reload: a rotated certificate must not end the service.
-        shown = None
-        if options.secure_serving and self._parent is None:
-            shown = Certificates(options.cert_path, reload=True, rsa_key=options.needs_rsa)
-        ports = await server.start(options.grpc_port, options.grpc_health_port, shown)
-        terms = Terms(client_ca_file=options.metrics_client_ca_file)
+        shows = options.secure_serving and self._parent is None
+        shown = Certificates(options.cert_path, reload=True, rsa_key=options.needs_rsa) if shows else None
         pair = Certificates(options.metrics_cert_dir, reload=True) if options.metrics_cert_dir else None
-        metrics_port = await admin.start(options.metrics_port, tls=server_context(pair, terms) if pair else None)
-        where = dict(zip(("grpc_port", "grpc_health_port", "metrics_port"), (*ports, metrics_port), strict=True))
+        tls = server_context(pair, Terms(client_ca_file=options.metrics_client_ca_file)) if pair else None
+        metrics_port = await admin.start(options.metrics_port, tls=tls)
+        # Last: the server of several processes says that all is there.
+        ports = await server.start(options.grpc_port, options.grpc_health_port, shown)
+        where = dict(zip(("grpc_port", "grpc_health_port"), ports, strict=True)) | {"metrics_port": metrics_port}
         how = {"tls": options.secure_serving, "compiled": compiled(), "endpoints": len(self._picker.pool)}
-        log.info("serving", extra={**where, **how})
+        log.info("serving", extra=where | how)
 
     # ---- the end
 

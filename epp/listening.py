@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from contextlib import suppress
 
@@ -16,7 +18,10 @@ def listen(port: int, flag: str, host: str = "") -> socket.socket:
     try:
         return _listen(host, port)
     except OSError as error:
-        raise OSError(f"can't listen on port {port} ({flag}): {error.strerror or error}") from None
+        # Python adds the address to the system's words.
+        why = os.strerror(error.errno) if error.errno else str(error)
+        remedy = "end who listens there, or give another port" if error.errno == errno.EADDRINUSE else "give another one"
+        raise OSError(f"can't listen on port {port} ({flag}): {why}; {remedy}") from None
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -74,8 +74,11 @@ class Decider:
 
         Raises OSError naming the port.
         """
-        async with asyncio.timeout(START_S):
-            started = await self._start
+        try:
+            async with asyncio.timeout(START_S):
+                started = await self._start
+        except TimeoutError:
+            raise OSError(f"the parent did not say within {START_S:g} s where it listens") from None
         self._metrics.started("decider", started.number)
         bound = await self._health.start(health_port, "--grpc-health-port", None)
         self._control.say(control.Up())
@@ -116,6 +119,8 @@ class Decider:
     def _orphaned(self) -> None:
         """Nobody starts edges any more, or hands them clients."""
         log.error("the parent is gone")
+        if not self._start.done():
+            self._start.set_exception(OSError("the parent is gone"))
         for _ in range(2):  # there is nothing to drain any more
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -121,6 +121,8 @@ class Parent:
         """There is a decider, and it has what it needs."""
         self._was_up = False
         self._stopping = False
+        self._leaving = False
+        """The decider ends, told to or not, and the edges with it: clients wait for the next."""
         self._accepting = False
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -161,14 +163,18 @@ class Parent:
         match message:
             case control.Up():
                 self._up = self._was_up = True
+                self._leaving = False
                 for edge in self._edges:
                     self._introduce(edge)
             case control.Standing():
                 worker.standing = message
                 self._take_clients()
             case control.Leaving():
+                self._leaving = True
                 self._refuse_clients()
-                self._listening.close()
+                # One that failed, or was told to stop past us, is followed by another, whose clients come here.
+                if self._stopping:
+                    self._listening.close()
 
     def _introduce(self, edge: Worker) -> None:
         """Edge and decider get the ends of a socket of their own."""
@@ -214,7 +220,7 @@ class Parent:
     # ---- clients
 
     def _take_clients(self) -> None:
-        if not self._accepting and self._listening.fileno() >= 0:
+        if not self._accepting and not self._leaving and self._listening.fileno() >= 0:
             self._accepting = True
             asyncio.get_running_loop().add_reader(self._listening.fileno(), self._accept)
 

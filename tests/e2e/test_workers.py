@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,3 +128,23 @@ def test_what_can_not_start_ends_the_parent_too(town: Town, tmp_path: Path) -> N
         picker(tmp_path, endpoints, "--workers=2", "--secure-serving=true", f"--cert-path={tmp_path}"),
     ):
         pass
+
+
+def test_a_metrics_port_in_use_ends_the_parent_too(town: Town, tmp_path: Path) -> None:
+    endpoints = endpoints_file(tmp_path / "endpoints.yaml", [town.engines[0].address])
+    with (
+        socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as taken,
+        pytest.raises(NotStarted, match=r"exit code 1[^0-9][\s\S]*\(--metrics-port\): Address already in use"),
+        picker(tmp_path, endpoints, "--workers=2", f"--metrics-port={taken.getsockname()[1]}"),
+    ):
+        pass
+
+
+def test_a_decider_that_somebody_else_tells_to_stop_is_followed_by_another(two: Picker, proxied: Proxied) -> None:
+    proxy = proxied(two, threads=1)
+    assert ask(proxy.port, completion()).status == 200
+    [decider] = children(two, "decider")
+    os.kill(decider, signal.SIGTERM)
+    assert settles(False, lambda: Path(f"/proc/{decider}").exists()) is False
+    assert settles(200, lambda: ask(proxy.port, completion()).status, within_s=20.0) == 200
+    assert two.child.end() == 0
