@@ -85,6 +85,10 @@ def _check(directory: Path, pair: Pair) -> None:
         raise _broken(directory, f"{KEY_FILE} holds no private key in PEM without a password") from None
     if key.public_key() != certificate.public_key():
         raise _broken(directory, f"{KEY_FILE} is not the key of {CERTIFICATE_FILE}")
+    try:
+        _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), pair)
+    except ssl.SSLError as error:
+        raise _broken(directory, f"OpenSSL does not take them: {error.reason or error}") from None
 
 
 def _broken(directory: Path, problem: str) -> CertificateError:
@@ -168,16 +172,25 @@ class Terms:
 
 
 def server_context(certificates: Certificates, terms: Terms | None = None) -> ssl.SSLContext:
-    """A context that shows the pair in force at each handshake. Raises CertificateError for terms that can't be met."""
+    """A context that shows the pair in force at each handshake. Raises CertificateError for terms that can't be met;
+    later, when the pair has changed, they leave the former context in force, with one log line.
+    """
     agreed = terms or Terms()
     shown = certificates.current()
     context = _context(shown, agreed)
+    complaint = ""
 
     def choose(connection: ssl.SSLObject, _name: str | None, _first: ssl.SSLContext) -> None:
-        nonlocal shown, context
+        nonlocal shown, context, complaint
         pair = certificates.current()
         if pair is not shown:
-            shown, context = pair, _context(pair, agreed)
+            try:
+                shown, context = pair, _context(pair, agreed)
+                complaint = ""
+            except CertificateError as error:
+                if str(error) != complaint:
+                    log.error("keeping the certificate read before: %s", error)
+                complaint = str(error)
         connection.context = context
 
     first = context

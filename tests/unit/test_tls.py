@@ -75,6 +75,19 @@ def test_a_directory_that_cannot_be_used_is_refused(
     assert problem in str(caught.value)
 
 
+def test_a_key_that_openssl_finds_too_short_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = rsa.generate_private_key
+
+    def short(exponent: int, _size: int) -> rsa.RSAPrivateKey:
+        return made(exponent, 1024)
+
+    monkeypatch.setattr(rsa, "generate_private_key", short)
+    write(tmp_path, self_signed(NOW, rsa_key=True))
+    with pytest.raises(CertificateError, match="OpenSSL does not take them: EE_KEY_TOO_SMALL") as caught:
+        Certificates(str(tmp_path))
+    assert str(caught.value).startswith(f"{tmp_path} must hold tls.crt and tls.key: ")
+
+
 def test_changed_files_are_taken_up_at_the_next_look(tmp_path: Path) -> None:
     clock = Clock()
     write(tmp_path, A)
@@ -158,6 +171,10 @@ def client_context() -> ssl.SSLContext:
     return context
 
 
+def shown_by(connection: ssl.SSLObject) -> bytes:
+    return ssl.DER_cert_to_PEM_cert(connection.getpeercert(True) or b"").encode()
+
+
 @pytest.mark.parametrize("name", [None, "epp.llm.svc"])
 def test_a_context_shows_the_pair_in_force(tmp_path: Path, name: str | None) -> None:
     clock = Clock()
@@ -167,7 +184,7 @@ def test_a_context_shows_the_pair_in_force(tmp_path: Path, name: str | None) -> 
     for clock.now, pair in ((0.0, A), (1.0, B)):
         write(tmp_path, pair)
         connection = handshake(context, client_context(), name)
-        shown.append(ssl.DER_cert_to_PEM_cert(connection.getpeercert(True) or b"").encode())
+        shown.append(shown_by(connection))
     assert shown == [A.chain, B.chain]
 
 
@@ -189,3 +206,25 @@ def test_with_a_client_ca_those_it_signed_are_let_in(tmp_path: Path) -> None:
 def test_a_client_ca_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CertificateError, match="must hold the clients' CA in PEM"):
         server_context(Certificates(), Terms(client_ca_file=str(tmp_path / "none")))
+
+
+def test_a_clients_ca_that_is_gone_leaves_the_former_context_in_force(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    write(tmp_path, A)
+    authority = tmp_path / "ca.crt"
+    authority.write_bytes(A.chain)
+    certificates = Certificates(str(tmp_path), reload=True, clock=clock)
+    server = server_context(certificates, Terms(client_ca_file=str(authority)))
+    client = client_context()
+    client.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
+    authority.unlink()
+    write(tmp_path, B)
+    with caplog.at_level(logging.ERROR):
+        for clock.now in (1.0, 2.0):
+            assert shown_by(handshake(server, client)) == A.chain
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"keeping the certificate read before: {authority} must hold the clients' CA in PEM")
+    authority.write_bytes(A.chain)
+    assert shown_by(handshake(server, client)) == B.chain
