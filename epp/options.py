@@ -92,7 +92,7 @@ class Options:
     cert_path: of.Text = ""
     """Directory with tls.crt and tls.key; empty = a self-signed certificate made at start."""
     enable_cert_reload: of.Switch = False
-    """With --cert-path: take up changed files without a restart."""
+    """Accepted without effect: changed files of --cert-path are always taken up without a restart."""
     tls_min_version: of.TlsVersion = ""
     """Lowest TLS version; empty = 1.2."""
     tls_cipher_suites: of.Ciphers = ()

@@ -20,6 +20,7 @@ def check(options: Options) -> None:
     """What can be said from the flags alone. Raises OptionsError."""
     if options.config_file and options.config_text:
         raise OptionsError("--config-file and --config-text exclude each other; give one of them")
+    _one_port_each(options)
     if options.metrics_client_ca_file and not options.metrics_cert_dir:
         raise OptionsError("--metrics-client-ca-file needs --metrics-cert-dir: client certificates are a part of TLS")
     if options.metrics_cert_dir and not options.metrics_client_ca_file and not options.metrics_endpoint_auth:
@@ -31,7 +32,7 @@ def check(options: Options) -> None:
         raise OptionsError(
             f"--workers={options.workers} needs --transport=h2: only its connections can be handed to other processes"
         )
-    if options.workers > 1 and options.config_file and not os.path.isfile(options.config_file):
+    if options.workers > 1 and os.path.exists(options.config_file) and not os.path.isfile(options.config_file):
         raise OptionsError(
             f"--workers={options.workers} needs a file that can be read more than once, which --config-file="
             f"{options.config_file} is not"
@@ -45,6 +46,15 @@ def check(options: Options) -> None:
         Timings(options.ha_lease_duration, options.ha_renew_deadline, options.ha_retry_period)
     except ValueError as error:
         raise OptionsError(str(error)) from None
+
+
+def _one_port_each(options: Options) -> None:
+    flags: dict[int, str] = {}
+    for name in ("grpc_port", "grpc_health_port", "metrics_port"):
+        port, flag = getattr(options, name), f"--{name.replace('_', '-')}"
+        if port and port in flags:
+            raise OptionsError(f"{flags[port]} and {flag} are both {port}; give each listener a port of its own")
+        flags[port] = flag
 
 
 def endpoints_told(options: Options, *, file_mode: bool) -> None:

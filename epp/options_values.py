@@ -158,17 +158,14 @@ Port = Annotated[int, PORT]
 Ports = Annotated[tuple[int, ...], Kind("ports", each(port), PORT.rule, "8000,8001", joins=True)]
 Number = Annotated[int, Kind("int", int, "a whole number", "2")]
 Count = Annotated[int, Kind("count", count, f"a whole number from 1 to {MOST_PROCESSES}", "2")]
-Seconds = Annotated[
-    float, Kind("duration", duration, "0 or more, each number with a unit (ns, us, ms, s, m, h)", "30s or 1m30s")
-]
-SomeSeconds = Annotated[
-    float, Kind("duration", positive, "more than 0, each number with a unit (ns, us, ms, s, m, h)", "30s or 1m30s")
-]
+_UNITS = "each number with a unit (ns, us, ms, s, m, h)"
+Seconds = Annotated[float, Kind("duration", duration, f"a duration of 0 or more, {_UNITS}", "30s or 1m30s")]
+SomeSeconds = Annotated[float, Kind("duration", positive, f"a duration above 0, {_UNITS}", "30s or 1m30s")]
 _BYTES = "a Kubernetes quantity of bytes, 0 or more, below 2^63"
 Bytes = Annotated[int, Kind("quantity", quantity, _BYTES, "32Mi, 25M or 10MiB")]
 MessageSize = Annotated[int, Kind("quantity", message_size, _BYTES, "32Mi, 25M or 10MiB")]
 Share = Annotated[float, Kind("share", share, "a number from 0 to 1", "0.5")]
-Cores = Annotated[float, Kind("cores", cores, "a number above 0", "0.1")]
+Cores = Annotated[float, Kind("cores", cores, "a number above 0, 1024 at most", "0.1")]
 ZapLevel = Annotated[int | None, Kind("level", zap_level, "error, info, debug, trace or a whole number", "debug")]
 TlsVersion = Annotated[str, one_of(*TLS_VERSIONS)]
 _SUITES = f"Go's name of a cipher suite: {', '.join(CIPHERS)}"

@@ -168,6 +168,11 @@ def test_lists_add_up_without_doubles() -> None:
             ["--grpc-port=x"],
             "--grpc-port: 'x' is not a whole number from 0 to 65535; example: --grpc-port=9002",
         ),
+        (
+            ["--decision-timeout=5"],
+            "--decision-timeout: '5' is not a duration above 0, each number with a unit (ns, us, ms, s, m, h); "
+            "example: --decision-timeout=30s or 1m30s",
+        ),
         (["--tracing="], "--tracing: '' is not true, false, t, f, 1 or 0; example: --tracing=true"),
         (["--workers=0"], "--workers: '0' is not a whole number from 1 to 64; example: --workers=2"),
         (
@@ -201,6 +206,7 @@ def test_a_flag_is_never_taken_for_its_abbreviation() -> None:
     ("argv", "words"),
     [
         (["--config-file=a", "--config-text=b"], "exclude each other"),
+        (["--grpc-port=9090"], "--grpc-port and --metrics-port are both 9090; give each listener a port of its own"),
         (["--metrics-client-ca-file=a"], "needs --metrics-cert-dir"),
         (["--metrics-cert-dir=a", "--metrics-endpoint-auth=false"], "needs --metrics-client-ca-file"),
     ],
