@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,9 +82,9 @@ def _parameters(entry: Entry, roster: Roster) -> Plain:
         return dict(entry.parameters)
     if entry.name in roster.feeds:
         settings = roster.feeds[entry.name]
-        return _written({s.camel: getattr(settings, s.name) for s in settings_of_struct(type(settings))})
+        return _written([(s, getattr(settings, s.name)) for s in settings_of_struct(type(settings))])
     plugin = roster.plugins[entry.name]
-    return _written({setting.camel: _value(plugin, setting) for setting in plugin.type.settings})
+    return _written([(setting, _value(plugin, setting)) for setting in plugin.type.settings])
 
 
 def _value(plugin: Plugin, setting: Setting) -> object:
@@ -92,11 +92,20 @@ def _value(plugin: Plugin, setting: Setting) -> object:
     return value
 
 
-def _written(values: Mapping[str, object]) -> Plain:
-    """As plain values, those that say nothing left out."""
+def _written(values: Iterable[tuple[Setting, object]]) -> Plain:
+    """As plain values, those that say nothing left out: None, and what is empty where the default is so too."""
     # Through JSON, so that what is compared and printed is what a file can say.
-    plain = {name: msgspec.json.decode(msgspec.json.encode(value, enc_hook=str)) for name, value in values.items()}
-    return {name: value for name, value in plain.items() if value is not None and value not in ("", [], {})}
+    plain = [(setting, msgspec.json.decode(msgspec.json.encode(value, enc_hook=str))) for setting, value in values]
+    return {
+        setting.camel: value
+        for setting, value in plain
+        if value is not None and (value not in ("", [], {}) or _meant(setting))
+    }
+
+
+def _meant(setting: Setting) -> bool:
+    """Whether an empty value of it says something: without it another would hold, or none."""
+    return setting.required or (setting.default is not msgspec.NODEFAULT and bool(setting.default))
 
 
 def _profile(draft: Draft, path: str, remarks: dict[str, str]) -> Plain:

@@ -167,6 +167,9 @@ class Roster:
         target = plugin.type.target
         if deprecated := getattr(target, "deprecated", ""):
             self.warnings.append(f"{entry.path}.type: {entry.type} is deprecated; {deprecated}")
+        if entry.parameters and not plugin.type.settings:
+            given = ", ".join(entry.parameters)
+            self.warnings.append(f"{entry.path}.parameters: {entry.type} has no settings; without effect: {given}")
         if inspect.isclass(target):
             own = getattr(plugin.instance, "warnings", ())
             self.warnings += [f"{entry.path} ({entry.name}): {warning}" for warning in own]

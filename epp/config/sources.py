@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,6 +132,9 @@ def _source(entry: Entry, roster: Roster, overrides: Overrides) -> MetricsDataSo
         roster.warnings.append(f"{entry.path}.parameters: {', '.join(both)}: this counts, not the retired flag")
     flags = {key: value for key, value in overrides.source.items() if key not in both}
     source = msgspec.structs.replace(source, **_from_flags(MetricsDataSource, flags))
+    if not re.fullmatch(r"[!-\"$-~]*", source.path):
+        rule = f"{source.path!r} has a space, a control character, # or letters beyond ASCII; write it as in a URL"
+        raise ConfigError(f"{entry.path}.parameters.path", f"{SOURCE}: {rule}, such as /metrics")
     if source.interval:
         try:
             seconds(source.interval)

@@ -70,7 +70,9 @@ def read(text: str) -> Document:
 
 def _translated(error: yaml.YAMLError) -> ConfigError:
     mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error)
+    problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+    if problem == "but found another document":
+        return ConfigError("", "it holds more than one document; keep one", mark.line + 1 if mark else 0)
     return ConfigError("", f"not valid YAML: {problem}", mark.line + 1 if mark else 0)
 
 

@@ -99,6 +99,12 @@ def test_warnings_and_deprecations_of_plug_ins_are_collected() -> None:
     assert built.warnings == ("plugins[0].type: both is deprecated; use even", "plugins[0] (b): old is ignored")
 
 
+def test_parameters_of_a_type_that_has_none_are_warned_about() -> None:
+    built = made("plugins: [{type: listener, parameters: {unit: K, scale: 2}}, {type: even}]")
+    told = "plugins[0].parameters: listener has no settings; without effect: unit, scale"
+    assert [warning for warning in built.warnings if "parameters" in warning] == [told]
+
+
 REFUSED = {
     "no type": ("plugins: [{name: a}]", "plugins[0].type (line 3): plug-in 'a' has no type"),
     "a name twice": (

@@ -29,6 +29,7 @@ TEXTS = {
         - {type: file-discovery, parameters: {path: /tmp/e.yaml}}
         dataLayer: {discovery: {pluginRef: file-discovery}}
         """,
+    "an empty word in the place of a default": "plugins: [{type: metrics-data-source, parameters: {path: ''}}]",
     "no sources": "dataLayer: {injectDefaults: false}",
     "idle": """
         featureGates: [flowControl=false, dataLayer]

@@ -147,6 +147,10 @@ REFUSED = {
         "plugins: [{type: core-metrics-extractor, parameters: {defaultEngine: vlm}}]",
         "plugins[0].parameters (line 3): core-metrics-extractor: defaultEngine: no engine 'vlm'",
     ),
+    "a path that would end its line": (
+        'plugins: [{type: metrics-data-source, parameters: {path: "/m HTTP/1.1\\r\\nx: y"}}]',
+        "plugins[0].parameters.path (line 3): metrics-data-source: '/m HTTP/1.1\\r\\nx: y' has a space",
+    ),
     "a bad interval": (
         "plugins: [{type: metrics-data-source, parameters: {interval: '5'}}]",
         "plugins[0].parameters.interval (line 3): metrics-data-source: '5' is no duration",
