@@ -20,7 +20,9 @@ def listen(port: int, flag: str, host: str = "") -> socket.socket:
     except OSError as error:
         # Python adds the address to the system's words.
         why = os.strerror(error.errno) if error.errno else str(error)
-        remedy = "end who listens there, or give another port" if error.errno == errno.EADDRINUSE else "give another one"
+        remedy = (
+            "end who listens there, or give another port" if error.errno == errno.EADDRINUSE else "give another one"
+        )
         raise OSError(f"can't listen on port {port} ({flag}): {why}; {remedy}") from None
 
 

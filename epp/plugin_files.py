@@ -225,7 +225,13 @@ class _Finder(ExecutionLoader):
         return self._source(fullname).path
 
     def get_source(self, fullname: str) -> str:
-        return decode_source(self._source(fullname).content)
+        source = self._source(fullname)
+        try:
+            return decode_source(source.content)
+        except UnicodeDecodeError as error:
+            line = 1 + source.content.count(b"\n", 0, error.start)
+            problem = f"it is no text in {error.encoding}, nor says another encoding"
+            raise SyntaxError(problem, (source.path, line, None, None)) from None
 
     def _source(self, fullname: str) -> Source:
         return self._sources[fullname.rpartition(".")[2]]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.metadata import Distribution, entry_points
+from traceback import walk_tb
 from typing import Any, Protocol
 
 from epp.settings import PluginError, Setting, decode, settings_of
@@ -129,6 +130,11 @@ class Plugin:
 
 
 LONGEST_SHOWN = 1_000
+
+
+def raised(error: BaseException) -> str:
+    """A plug-in's exception as text, with the file and line that raised it."""
+    return shown(error) + "".join([f" at {at.f_code.co_filename}:{n}" for at, n in walk_tb(error.__traceback__)][-1:])
 
 
 def shown(error: BaseException) -> str:

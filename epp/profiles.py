@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from epp.plan import Given, Measured, Setup, Slow
-from epp.plugins import PASSED_ON, shown
+from epp.plugins import PASSED_ON, raised
 from epp.scheduler import Bound, Context, checked_column, checked_mask, keys_at, run
 from epp.types import Decision, Flaw, Mask, Refused, Rows, Run, Step
 
@@ -49,7 +49,7 @@ def _decide_slowly(setup: Setup, context: Context, at: int, began: float) -> Wai
             signal = signals[at]
             answer = yield Slow(signal.bound.name, context.awaited, signal.provides.timeout_ms)
             if answer is None:
-                decision.flaws.append(Flaw(signal.bound.name, "timeout"))
+                decision.flaws.append(Flaw(signal.bound.name, "timeout", "its readers get its default"))
             _store(signal, context, answer)
             at = _measure(setup, context, at + 1)
         _choose(setup, context)
@@ -236,7 +236,7 @@ def _primary(setup: Setup, context: Context) -> str:
     except PASSED_ON:
         raise
     except BaseException as error:  # noqa: BLE001 - a stranger's code: the first run that picked counts
-        context.decision.flaws.append(Flaw(setup.handler.name, "exception", shown(error)))
+        context.decision.flaws.append(Flaw(setup.handler.name, "exception", raised(error)))
         return _first_picked(runs)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, final
 import numpy as np
 import numpy.typing as npt
 
-from epp.plugins import PASSED_ON, shown
+from epp.plugins import PASSED_ON, raised
 from epp.types import Ballot, Decision, Endpoint, Endpoints, Flaw, Refused, Rows, Run, Scores, Spent, Step
 
 # What is looked up once here is not looked up in numpy for each request.
@@ -120,7 +120,7 @@ class Context:
             decision.spent.append(Spent(bound.name, place, clock() - began))
             raise
         except BaseException as error:  # noqa: BLE001 - a stranger's code: its vote is left out and counted
-            decision.flaws.append(Flaw(bound.name, "exception", shown(error)))
+            decision.flaws.append(Flaw(bound.name, "exception", raised(error)))
             answer = None
         decision.spent.append(Spent(bound.name, place, clock() - began))
         return answer
@@ -195,7 +195,7 @@ def checked_column(context: Context, bound: Bound, values: Any, default: Any, n:
     # argmin and argmax point at a NaN if there is one, so the span is finite exactly if every part is (short of
     # overflow, which no count reaches); on short columns they take a fifth of a reduction's time.
     if n and not isfinite(values.item(values.argmax()) - values.item(values.argmin())):
-        context.decision.flaws.append(Flaw(bound.name, "nan"))
+        context.decision.flaws.append(Flaw(bound.name, "nan", "its default holds there"))
         return np.nan_to_num(values, nan=default, posinf=default, neginf=default)
     shared = values.view()
     shared.setflags(write=False)
@@ -249,7 +249,8 @@ def _clamped(context: Context, by: str, scores: Scores) -> Scores:
     """Within [0, 1], NaN as 0; noted if that changes anything."""
     if _in_range(scores):
         return scores
-    context.decision.flaws.append(Flaw(by, "nan" if bool(np.isnan(scores).any()) else "range"))
+    rule, done = ("nan", "NaN counts as 0") if bool(np.isnan(scores).any()) else ("range", "cut off at 0 and 1")
+    context.decision.flaws.append(Flaw(by, rule, done))
     clamped: Scores = np.clip(np.nan_to_num(scores, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
     return clamped
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from epp.plugins import CALLED, GIVEN, GIVEN_ONLY, Plugin, PluginType, reads_of
+from epp.plugins import CALLED, GIVEN, GIVEN_ONLY, Plugin, PluginType, raised, reads_of
 from epp.settings import PluginError
 from epp.signals import ColumnOf
 from epp.types import COLUMNS, Column, Endpoint, Endpoints, Prompt, Refused, Request
@@ -122,7 +122,7 @@ def _check_call(plugin: Plugin, place: str, provided: Mapping[str, object], n: i
     except Refused:
         return
     except Exception as error:  # whatever a stranger's code raises
-        raise PluginError(f"{where}: raised {error!r}; it must work for any request and any number") from error
+        raise PluginError(f"{where}: raised {raised(error)}; it must work for any request and any number") from error
     rule = _broken(place, result, n)
     if rule:
         raise PluginError(f"{where}: {rule}")

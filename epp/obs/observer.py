@@ -12,13 +12,15 @@ from epp.obs.metrics_latency import PRODUCER as LATENCY_PRODUCER
 from epp.obs.metrics_latency import LatencyMetrics
 from epp.obs.traces import Tracer
 from epp.observe import Trace
-from epp.plugins import shown
+from epp.plugins import raised
 from epp.types import Decision, Endpoint, Outcome, Refused, Request, Spent
 
 log = logging.getLogger("epp.requests")
 PRODUCER = "inflight-load-producer"
 PREFIX_PRODUCER = "approx-prefix-cache-producer"
 DEBUG = 4
+MENDED = frozenset({"nan", "range", "rows", "timeout"})
+"""Rules of which a flaw says itself what was done."""
 
 
 class Observers:
@@ -98,7 +100,7 @@ class Observers:
     def hook_failed(self, plugin: str, error: BaseException) -> None:
         self.metrics.flawed(plugin, "exception")
         if self._once(f"hook {plugin}"):
-            log.error("plug-in %s failed (told once a minute): %s", plugin, shown(error))
+            log.error("plug-in %s failed (told once a minute): %s", plugin, raised(error))
 
     def suspended(self, spent: Spent) -> None:
         log.warning(
@@ -127,5 +129,5 @@ class Observers:
     def _tell_flaws(self, decision: Decision) -> None:
         for flaw in decision.flaws:
             if flaw.rule != "suspended" and self._once(f"flaw {flaw.by} {flaw.rule}"):
-                text = "plug-in %s: %s; its vote was left out (told once a minute): %s"
-                log.error(text, flaw.by, flaw.rule, flaw.detail)
+                done = "" if flaw.rule in MENDED else "; its vote was left out"
+                log.error("plug-in %s: %s%s (told once a minute): %s", flaw.by, flaw.rule, done, flaw.detail)

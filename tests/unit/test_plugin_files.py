@@ -99,6 +99,7 @@ WRONG = {
     "syntax of what is imported": ({"_b.py": "\n\nx =", "a.py": "from . import _b"}, "_b.py:3: not valid Python:"),
     "an encoding": ({"a.py": b"# coding: klingon\n"}, "a.py:1: not valid Python: unknown encoding"),
     "bytes": ({"a.py": b"\xff"}, "a.py:1: not valid Python:"),
+    "bytes further down": ({"a.py": b"import os\n# \xe9\n"}, "a.py:2: not valid Python: it is no text in utf-8"),
     "an error": ({"a.py": "\n1 / 0\n"}, "a.py:2: its import raised ZeroDivisionError"),
     "an error in what is called": ({"a.py": "def _f():\n    1 / 0\n\n_f()\n"}, "a.py:2: its import raised"),
     "an exit": ({"a.py": "raise SystemExit(0)"}, "a.py:1: its import raised SystemExit(0)"),

@@ -126,6 +126,8 @@ def test_a_plug_in_that_raises_costs_its_own_vote_only() -> None:
     result, decision = ran(profile(filters=(bound,), scorers=[(bound, 1.0), (constant(1.0), 1.0)]))
     assert result.totals.tolist() == [1.0, 1.0, 1.0]
     assert [(flaw.by, flaw.rule) for flaw in decision.flaws] == [("broken", "exception")] * 2
+    at = f"{broken.__code__.co_filename}:{broken.__code__.co_firstlineno + 1}"
+    assert {flaw.detail for flaw in decision.flaws} == {f"ZeroDivisionError('oops') at {at}"}
 
 
 def test_a_suspended_plug_in_is_not_called() -> None:
