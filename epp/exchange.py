@@ -26,9 +26,9 @@ class Exchange:
     """Belongs to one stream. `settle` tells of the end exactly once, whatever ended the request."""
 
     __slots__ = (
-        "_bytes", "_desk", "_ended", "_failure", "_first_at", "_forward", "_forwarded_at", "_gap", "_last_at",
-        "_mapper", "_model", "_now", "_parser", "_parsers", "_pieces", "_reader", "_settled", "_sse", "_status",
-        "books", "received_at",
+        "_bytes", "_desk", "_ended", "_failure", "_first_at", "_forward", "_forwarded_at", "_gap", "_head_at",
+        "_last_at", "_mapper", "_model", "_now", "_parser", "_parsers", "_pieces", "_reader", "_settled", "_sse",
+        "_status", "_work_s", "books", "received_at",
     )  # fmt: skip
 
     def __init__(self, desk: Desk) -> None:
@@ -51,6 +51,10 @@ class Exchange:
         self._sse = False
         self._first_at: float | None = None
         self._last_at = 0.0
+        self._head_at = 0.0
+        """The response's headers came; 0 = not yet."""
+        self._work_s = 0.0
+        """Spent on the pieces of an event stream."""
         self._gap: Callable[[float], None] | None = None
         self._bytes = 0
         self._pieces = 0
@@ -106,6 +110,7 @@ class Exchange:
     def head(self, headers: Received, metadata: Metadata, end: bool) -> HeadAnswer | Awaitable[HeadAnswer]:
         """The response's headers are here; returns headers to set and to remove, or an awaitable for them."""
         self._status = _status(headers)
+        self._head_at = self._now()
         self._ended = end
         if self._forward is None:
             return {}, ()
@@ -122,18 +127,21 @@ class Exchange:
     def piece(self, body: bytes, end: bool) -> bytes:
         """A piece of the response; returns what the client gets."""
         self._ended = end
-        if body:
-            self._observe_piece(len(body))
+        size = len(body)
+        if size:
+            self._observe_piece(size)
         reader = self._reader
         if isinstance(reader, EventUsage):
             # The same, where compiled as a plain call: nearly every piece comes by here.
             reader.feed(body)
         elif reader is not None:
             reader.feed(body)
-        if self._mapper is None:
-            return body
-        mapped = self._mapper.feed(body)
-        return mapped + self._mapper.end() if end else mapped
+        mapper = self._mapper
+        if mapper is not None:
+            body = mapper.feed(body) + mapper.end() if end else mapper.feed(body)
+        if self._sse and size:
+            self._work_s += self._now() - self._last_at
+        return body
 
     def trailers(self) -> bytes:
         """The response ended with trailers; returns body bytes held back until now."""
@@ -184,16 +192,18 @@ class Exchange:
             reader.end()
         # The response has come to its own end, or the engine said that it has.
         natural = self._ended or (reader is not None and reader.complete)
+        now = self._now()
         return Outcome(
             usage=None if reader is None else reader.usage,
             status=self._status,
             cause="natural" if natural else cause,
             ttft_s=None if self._first_at is None else self._first_at - self.received_at,
-            duration_s=self._now() - self.received_at,
+            duration_s=now - self.received_at,
             streamed=self._sse,
             response_bytes=self._bytes,
             failure=self._failure,
             pieces=reader.events or self._pieces if reader is not None else self._pieces,
+            work_s=self._work_s if self._sse or not self._head_at else now - self._head_at,
         )
 
     def _observe_piece(self, size: int) -> None:

@@ -35,3 +35,5 @@ class Outcome(Struct, frozen=True, array_like=True):
     """How the endpoint failed (5xx, connect, missing), "" if it did not."""
     pieces: int = 0
     """Data events of an event stream, about one a token; of what nobody reads, the non-empty pieces it came in."""
+    work_s: float = 0.0
+    """Spent on the response: on the messages of an event stream, of another one from its headers to its end."""

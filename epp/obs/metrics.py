@@ -53,6 +53,7 @@ class Metrics:
         self._fairness_ids = Cap(MOST_VALUES)
         self._errors = families.cells("request_error_total")
         self._request_work = families.histograms("request_processing_duration_seconds").at(())
+        self._response_work = families.histograms("response_processing_duration_seconds").at(())
         self._attempts = families.cells("scheduler_attempts_total")
         self._decision_s = families.histograms("scheduler_e2e_duration_seconds").at(())
         self._plugin_s = families.histograms("plugin_duration_seconds")
@@ -114,6 +115,7 @@ class Metrics:
         if outcome.failure or outcome.status >= 400:
             self._errors.add((*flow.labels, "ModelServerError"))
         if outcome.cause == "natural":
+            self._response_work.observe(outcome.work_s)
             _completed(flow, outcome)
 
     def rewritten(self, rule: str, model: str, target: str) -> None:

@@ -29,6 +29,7 @@ GAP_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 0
 FAST_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 PREDICTION_S = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 REQUEST_WORK_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+RESPONSE_WORK_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 STREAM_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600)
 HIT_RATIO = tuple(tenths / 10 for tenths in range(11))
 HIT_BYTES = (0.0, *(float(2**power) for power in range(4, 17)))
@@ -103,6 +104,9 @@ REQUESTS = (
     Spec(
         "request_processing_duration_seconds", "histogram", (),
         "From a request's headers to its answer, waiting in the queue included.", REQUEST_WORK_S,
+    ),
+    Spec(
+        "response_processing_duration_seconds", "histogram", (), "Time spent on a response's messages.", RESPONSE_WORK_S
     ),
     Spec(
         "model_rewrite_decisions_total", "counter", ("model_rewrite_name", "model_name", "target_model"),

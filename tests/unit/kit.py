@@ -90,12 +90,14 @@ COMPUTED = {"margin", "run"}
 
 
 class Clock:
-    """Seconds, moved by hand."""
+    """Seconds, moved by hand, and by `step` each time that somebody looks."""
 
     def __init__(self) -> None:
         self.now = 100.0
+        self.step = 0.0
 
     def __call__(self) -> float:
+        self.now += self.step
         return self.now
 
 

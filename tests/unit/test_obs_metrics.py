@@ -86,8 +86,9 @@ def test_another_configuration_gives_other_plugin_types() -> None:
 def test_a_finished_request_tells_times_sizes_and_tokens() -> None:
     board = Board()
     board.scheduled()
-    board.metrics.ended(REQUEST, outcome())
+    board.metrics.ended(REQUEST, outcome(work_s=0.004))
     read = board.read
+    assert read("llm_d_epp_response_processing_duration_seconds_sum") == 0.004
     assert read("llm_d_epp_request_duration_seconds_sum", **FLOW) == 2.5
     assert read("inference_objective_response_sizes_sum", **MODELS) == 900
     assert read("llm_d_epp_request_input_tokens_sum", **FLOW) == 100

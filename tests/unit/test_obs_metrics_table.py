@@ -26,6 +26,7 @@ CATALOGUE = {
     "request_streaming_tpot_seconds": (M, None, None),
     "request_streaming_itl_seconds": (M, None, None),
     "request_processing_duration_seconds": ("", None, None),
+    "response_processing_duration_seconds": ("", None, None),
     "average_kv_cache_utilization": ("name", "inference_pool_average_kv_cache_utilization", "name"),
     "average_queue_size": ("name", "inference_pool_average_queue_size", "name"),
     "average_running_requests": ("name", "inference_pool_average_running_requests", "name"),

@@ -273,6 +273,28 @@ def test_a_streamed_response_tells_its_usage_and_first_token_time() -> None:
     assert world.notes.all("piece") == [1.0, 1.0, 1.0]
 
 
+def test_what_a_streamed_response_takes_is_the_sum_over_its_pieces() -> None:
+    world = World()
+    dialogue, _ = world.asked(PROMPT | {"stream": True})
+    said(dialogue, response_headers(content_type="text/event-stream"))
+    for wire in (b"data: {}\n\n", b"data: {}\n\n", b""):
+        world.clock.now += 10.0
+        world.clock.step = 0.5
+        said(dialogue, response_body(wire, end=not wire))
+        world.clock.step = 0.0
+    assert world.notes.all("ended")[0].work_s == 1.0
+
+
+def test_what_another_response_takes_is_the_time_from_its_headers_to_its_end() -> None:
+    world = World()
+    dialogue, _ = world.asked(PROMPT)
+    world.clock.now += 10.0
+    said(dialogue, response_headers())
+    world.clock.now += 3.0
+    said(dialogue, response_body(b"{}", end=True))
+    assert world.notes.all("ended")[0].work_s == 3.0
+
+
 @pytest.mark.parametrize(
     ("last", "cause"),
     [
