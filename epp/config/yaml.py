@@ -127,7 +127,7 @@ class _Reader:
             if isinstance(value, str):
                 # JSON writes characters beyond 16 bits as two escapes, which YAML reads as two characters.
                 value = value.encode("utf-16", "surrogatepass").decode("utf-16")
-        except ValueError:
+        except (ValueError, LookupError):  # the latter where a tag does not fit
             raise ConfigError(path, f"can't be read: {node.value!r}", line) from None
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(path, f"{node.value} is not a finite number", line)

@@ -19,6 +19,8 @@ from epp.feeds.dns import ip_literal, is_host_name
 from epp.types import Endpoint
 
 MAX_FILE_BYTES = 1024 * 1024
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError, ArithmeticError)
+"""What PyYAML raises: its own error, and whatever Python does where a value does not fit its tag (`!!bool maybe`)."""
 Count = Annotated[float, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
@@ -125,11 +127,11 @@ def _document(raw: bytes) -> object:
         raise FeedError("the file is empty; write `endpoints: []` for none")
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass  # not JSON; YAML says below what is wrong
     try:
         return yaml.load(raw, Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except NOT_YAML as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         raise FeedError(f"{where}not YAML: {getattr(error, 'problem', None) or error}") from None

@@ -16,7 +16,7 @@ import yaml
 from msgspec import inspect
 
 from epp.feeds import FeedError
-from epp.feeds.entries import MAX_FILE_BYTES, Problem
+from epp.feeds.entries import MAX_FILE_BYTES, NOT_YAML, Problem
 from epp.kube.records import InferenceModelRewrite, InferenceObjective
 
 Kinds = InferenceObjective | InferenceModelRewrite
@@ -26,6 +26,8 @@ KINDS: Mapping[str, type[InferenceObjective] | type[InferenceModelRewrite]] = {
 }
 VERSIONS = ("llm-d.ai/v1alpha2", "inference.networking.x-k8s.io/v1alpha2")
 """The preferred one first: an object of the other gives way to one of the same kind and name."""
+MOST_LISTS = 100
+"""In one document, one in another."""
 NONE = "write `{apiVersion: v1, kind: List, items: []}` for none"
 
 
@@ -82,11 +84,16 @@ def read_manifests(text: str | bytes) -> Manifests:
 def _manifests(raw: bytes) -> Iterator[tuple[str, dict[str, Any]]]:  # whatever stands in the file
     for number, document in enumerate(_documents(raw), 1):
         if document is not None:
-            yield from _flat(f"document {number}", document)
+            yield from _flat(f"document {number}", document, set())
 
 
-def _flat(where: str, document: object) -> Iterator[tuple[str, dict[str, Any]]]:  # whatever stands in the file
-    """An object, or those in a list, which may hold lists."""
+def _flat(
+    where: str, document: object, lists: set[int]
+) -> Iterator[tuple[str, dict[str, Any]]]:  # whatever stands in the file
+    """An object, or those in a list, which may hold lists.
+
+    `lists` are those seen before: with aliases a few of them can be endless.
+    """
     if not isinstance(document, dict):
         raise FeedError(f"{where} is no Kubernetes object; begin it with `apiVersion: {VERSIONS[0]}`")
     kind = document.get("kind")
@@ -94,8 +101,11 @@ def _flat(where: str, document: object) -> Iterator[tuple[str, dict[str, Any]]]:
     if isinstance(kind, str) and kind.endswith("List"):
         if not isinstance(items, list):
             raise FeedError(f"{where}: kind {kind} needs a list named items; {NONE}")
+        if id(items) in lists or len(lists) >= MOST_LISTS:
+            raise FeedError(f"{where}: too many lists in one document; write one list, without aliases")
+        lists.add(id(items))
         for number, item in enumerate(items):
-            yield from _flat(f"{where}, items[{number}]", item)
+            yield from _flat(f"{where}, items[{number}]", item, lists)
     else:
         yield where, document
 
@@ -106,11 +116,11 @@ def _documents(raw: bytes) -> list[object]:
     try:
         # JSON may be indented with tabs, which YAML forbids.
         return [msgspec.json.decode(raw)]
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass  # YAML says below what is wrong
     try:
         found = list(yaml.load_all(raw, Loader=_Loader))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except NOT_YAML as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         raise FeedError(f"{where}not YAML: {getattr(error, 'problem', None) or error}") from None

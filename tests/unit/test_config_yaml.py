@@ -49,6 +49,8 @@ REFUSED = {
     "bytes that are no text": ("a: \0", "#x0000: special characters are not allowed"),
     "half a character": ('a: "\\ud800"', "a (line 1): can't be read"),
     "an octal number that is none": ("a: 09", "a (line 1): can't be read: '09'"),
+    "a truth that is none": ("a: !!bool maybe", "a (line 1): can't be read: 'maybe'"),
+    "a number without digits": ("a: !!int ''", "a (line 1): can't be read: ''"),
     "too deep": ("[" * 3000, "it is nested too deeply"),
 }
 

@@ -135,9 +135,24 @@ def test_an_object_that_breaks_a_rule_is_named_and_the_others_are_read(spoilt: d
         ("kind: List\n", "document 1: kind List needs a list named items"),
         ("- a\n", "document 1 is no Kubernetes object; begin it with `apiVersion: llm-d.ai/v1alpha2`"),
         (OBJECTIVE + "---\nspec: [", "not YAML"),
+        ("[" * 100_000, "not YAML"),
+        ("kind: !!bool maybe", "not YAML"),
+        ("&a {kind: List, items: [*a]}", "too many lists in one document"),
+        ("kind: List\nitems:\n- &a {kind: List, items: []}\n- *a\n", "too many lists in one document"),
         ("a" * 1024 * 1025, "the file has more than 1048576 bytes"),
     ],
-    ids=["empty", "comments", "no items", "a list alone", "cut off", "too long"],
+    ids=[
+        "empty",
+        "comments",
+        "no items",
+        "a list alone",
+        "cut off",
+        "deep",
+        "no bool",
+        "in itself",
+        "twice",
+        "too long",
+    ],
 )
 def test_a_file_that_can_not_be_read_at_all_says_why(text: str, rule: str) -> None:
     with pytest.raises(FeedError) as refused:
