@@ -6,17 +6,25 @@ instead of shrinking them all the newer ones are counted in a unit that grows.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Struct
+from xxhash import xxh3_128_hexdigest
 
 from epp import Band, Decision, Flow, Item, Outcome, Request
 
+T = TypeVar("T")
 COMPLETION_WEIGHT = 2.0
 MOST_HALVINGS = 500.0
 """So far the unit may grow before all are counted anew: 2 to this power is far from the largest float."""
+
+
+MOST_PROGRAMS = 50_000
+"""Remembered at once, some 10 MB, since clients choose the ids; beyond it who had nothing for longest is forgotten."""
+LONGEST_NAME = 100
+"""Of a program; a longer one is remembered by its hash."""
 
 
 class Program(Struct):
@@ -67,7 +75,8 @@ class Service:
         if anew:
             self.rebase(now)
             halvings = 0.0
-        found = self.programs.setdefault(program, Program(0.0, now))
+        found = self.programs.pop(program, None) or Program(0.0, now)
+        _remember(self.programs, program, found)
         found.service += tokens * 2.0**halvings
         found.served_at = max(found.served_at, now)
         return anew
@@ -187,12 +196,14 @@ class ProgramAwareFairness:
     def queued(self, flow: Flow, item: Item) -> None:
         table = self._tables.setdefault(flow.priority, Table())
         if len(flow) == 1:
-            table.add(flow.id, self._service.of(flow.id), item.queued_at)
+            table.add(flow.id, self._service.of(_name(flow.id)), item.queued_at)
         elif flow.head is item:
             table.arrival.change(table.rows[flow.id], item.queued_at)
 
     def dispatched(self, flow: Flow, item: Item) -> None:
-        waits = self._waits.setdefault(flow.id, Waits())
+        name = _name(flow.id)
+        waits = self._waits.pop(name, None) or Waits()
+        _remember(self._waits, name, waits)
         waits.seconds += max(0.0, self._now - item.queued_at)
         waits.count += 1
         waits.latest = self._now
@@ -215,17 +226,17 @@ class ProgramAwareFairness:
             self._sweep(self._latest)
 
     def _serve(self, program: str, tokens: float, now: float) -> None:
-        all_changed = self._service.add(program, tokens, now)
+        all_changed = self._service.add(_name(program), tokens, now)
         for table in self._tables.values():
             for flow_id in list(table.rows) if all_changed else [program]:
                 row = table.rows.get(flow_id)
                 if row is not None:
-                    table.service.change(row, self._service.of(flow_id))
+                    table.service.change(row, self._service.of(_name(flow_id)))
 
     def _sweep(self, now: float) -> None:
         """Forget programs that had nothing for long and ask for nothing."""
         self._swept_at = now
-        asking = {flow_id for table in self._tables.values() for flow_id in table.rows}
+        asking = {_name(flow_id) for table in self._tables.values() for flow_id in table.rows}
         for name, program in list(self._service.programs.items()):
             if now - program.served_at > self._ttl_s and name not in asking:
                 del self._service.programs[name]
@@ -255,3 +266,16 @@ class ProgramAwareFairness:
         found = self.statistics()
         tokens = sum(found.tokens.values())
         return {"programs": len(found.tokens), "tokens": tokens, "jains_fairness_index": found.jains_index}
+
+
+def _name(fairness_id: str) -> str:
+    return (
+        fairness_id if len(fairness_id) <= LONGEST_NAME else xxh3_128_hexdigest(fairness_id.encode("utf-8", "replace"))
+    )
+
+
+def _remember(known: dict[str, T], name: str, what: T) -> None:
+    """As the latest, at the cost of the one before all others if there are too many."""
+    if len(known) >= MOST_PROGRAMS:
+        del known[next(iter(known))]
+    known[name] = what

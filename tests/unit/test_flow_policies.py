@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from epp import Band, Flow, Item
 from epp.testing import request
 from epp.types import Decision, Outcome, Usage
+from scorers import flow_programs
 from scorers.flow_fairness import GlobalStrictFairnessPolicy, RoundRobinFairnessPolicy
 from scorers.flow_limits import PriorityHoldbackPolicy, SoftReflectiveCeilingPolicy, StaticUsageLimitPolicy
 from scorers.flow_ordering import edf_ordering_policy, fcfs_ordering_policy, slo_deadline_ordering_policy
@@ -226,6 +227,34 @@ def test_program_aware_forgets_programs_that_ask_for_nothing() -> None:
     served(policy, "here", 1020.0, 100)
     assert policy.state()["programs"] == 2
     assert drained(world) == ["w1"]
+
+
+def of_programs(policy: ProgramAwareFairness, *programs: str) -> World:
+    """A request of each waits, named like it."""
+    world = busy(rules(default=band(fairness=policy)))
+    for program in programs:
+        world.enter(program, fairness_id=program)
+    return world
+
+
+def test_program_aware_remembers_no_endless_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow_programs, "MOST_PROGRAMS", 10)
+    policy = ProgramAwareFairness()
+    names = [f"{number:06d}" * 10_000 for number in range(30)]
+    world = of_programs(policy, *names)
+    for number, name in enumerate(names):
+        served(policy, name, 2.0 + number, 100 - number)
+    drained(world)
+    found = policy.statistics()
+    assert (len(found.tokens), len(found.wait_ms)) == (10, 10)
+    assert {len(name) for name in (*found.tokens, *found.wait_ms)} == {32}
+
+
+def test_program_aware_tells_programs_with_long_names_apart() -> None:
+    policy = ProgramAwareFairness(las_weight_head_wait=0.0)
+    much, little = "a" * 500, "a" * 499 + "b"
+    served(policy, much, 2.0, 100)
+    assert drained(of_programs(policy, much, little)) == [little, much]
 
 
 def test_program_aware_hands_its_books_over_at_a_reload() -> None:
