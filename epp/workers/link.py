@@ -15,7 +15,8 @@ from epp.workers.messages import Message, apart, array_head, encode
 
 log = logging.getLogger("epp.workers")
 LENGTH = struct.Struct("<I")
-WRITE_BYTES = 1 << 24
+MOST_UNREAD_BYTES = 1 << 27
+"""What waits for the other side to read it, beyond which nothing should be asked of it. Prompts are in it."""
 Heard = TypeVar("Heard")
 
 
@@ -31,6 +32,8 @@ class Link(asyncio.Protocol, Generic[Heard]):
         self._said: list[bytes] = []
         self._parts: list[bytes] = []
         self._have = 0
+        self.full = False
+        """The other side does not read what it is told: it was stopped, or hangs."""
 
     @property
     def alive(self) -> bool:
@@ -64,7 +67,13 @@ class Link(asyncio.Protocol, Generic[Heard]):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=WRITE_BYTES)
+        self._transport.set_write_buffer_limits(high=MOST_UNREAD_BYTES)
+
+    def pause_writing(self) -> None:
+        self.full = True
+
+    def resume_writing(self) -> None:
+        self.full = False
 
     def data_received(self, wire: bytes) -> None:
         self._parts.append(wire)

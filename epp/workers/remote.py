@@ -24,8 +24,12 @@ MANY_GAPS = 64
 """Told at once, and at the latest when the response ends."""
 
 
-def _absent() -> Refused:
-    return Refused(503, "the process that decides is not there; it is being started again", by="decider")
+ABSENT = "the process that decides is not there; it is being started again"
+STUCK = "the process that decides does not read what it is asked"
+
+
+def _unavailable(why: str) -> Refused:
+    return Refused(503, why, by="decider")
 
 
 class PickerError(Exception):
@@ -91,7 +95,12 @@ class RemoteBooks(Struct, eq=False):
         link = self._link = desk.link
         if link is None:
             desk.undecided += 1
-            raise _absent()
+            raise _unavailable(ABSENT)
+        if link.full:
+            # Clients that come again and again would fill this process's memory with what nobody reads.
+            self._link = None
+            desk.undecided += 1
+            raise _unavailable(STUCK)
         desk.open_books[self._number] = self
         link.say(
             say.Asking(
@@ -106,7 +115,7 @@ class RemoteBooks(Struct, eq=False):
                 None if asked.refusal is None else say.answer(asked.refusal),
             )
         )
-        return self._ask(_absent())
+        return self._ask(_unavailable(ABSENT))
 
     def refuse(self, refusal: Refused) -> None:
         if self._link is None and self._desk.link is not None and refusal.by != "decider":

@@ -250,6 +250,19 @@ def test_without_a_decider_requests_get_503_and_those_on_their_way_go_on() -> No
     told(story)
 
 
+def test_nothing_more_is_asked_of_a_decider_that_does_not_read() -> None:
+    async def story(two: Pair) -> None:
+        two.link.pause_writing()
+        [answer] = await two.said(two.dialogue(), *ASKED)
+        assert b"does not read what it is asked" in answer.immediate_response.body
+        assert (answer.immediate_response.status.code, two.desk.undecided, two.desk.open_books) == (503, 1, {})
+        two.link.resume_writing()
+        [answer, _] = await two.said(two.dialogue(), *ASKED)
+        assert not answer.HasField("immediate_response")
+
+    told(story)
+
+
 async def never() -> int:
     await asyncio.Event().wait()
     return 1

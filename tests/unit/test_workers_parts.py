@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from epp.extproc.held import HeldBytes
 from epp.plugins import Plugin, PluginType
 from epp.types import Refused, Request
 from epp.workers import messages as say
-from epp.workers.link import LENGTH, Link
+from epp.workers.link import LENGTH, MOST_UNREAD_BYTES, Link, joined
 from epp.workers.reads import reads_prompts
 from epp.workers.shared import Elsewhere, SharedCounts, Slot
 from scorers.load import queue_scorer
@@ -91,6 +92,21 @@ def test_frames_cut_anywhere_give_the_messages_in_order(step: int) -> None:
         return got
 
     assert asyncio.run(heard()) == [say.Begun(1), say.Begun(2), say.Begun(3)]
+
+
+def test_a_link_is_full_while_much_that_it_said_is_unread() -> None:
+    async def fullness() -> list[bool]:
+        one, other = socket.socketpair()
+        link = await joined(one, say.from_decider, lambda _: None, lambda: None)
+        empty = link.full
+        link.say(say.Gaps(1, bytes(MOST_UNREAD_BYTES + (1 << 24))))
+        link.flush()
+        full = link.full
+        other.close()
+        link.close()
+        return [empty, full]
+
+    assert asyncio.run(fullness()) == [False, True]
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 70_000])
