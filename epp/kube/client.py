@@ -31,6 +31,8 @@ RENEW_EVERY_S = 5.0
 """Credentials that are refused are read again, at most so often."""
 LONGEST_LINE = 32 * 1024 * 1024
 """etcd holds objects of 1.5 MB; what has no end of line for so long is not an API server."""
+LONGEST_WAIT_S = 60.0
+"""Asked for with Retry-After; who asks for more is asked again all the same: an overloaded API server asks for 1 s."""
 Load = Callable[[], Awaitable[Configuration]]
 
 
@@ -201,7 +203,7 @@ def _refusal(answer: aiohttp.ClientResponse, body: bytes) -> ApiError:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         status = _Status(body[:200].decode("utf-8", "replace").strip() or str(answer.reason))
     after = answer.headers.get("Retry-After", "")
-    wait_s = float(after) if after.isascii() and after.isdigit() else None
+    wait_s = min(float(after), LONGEST_WAIT_S) if after.isascii() and after.isdigit() else None
     return ApiError(answer.status, status.message or str(answer.reason), status.reason, wait_s)
 
 

@@ -119,13 +119,14 @@ async def test_a_refusal_is_an_error_with_what_was_said(
     assert message in raised.value.message
 
 
+@pytest.mark.parametrize(("asked", "wait_s"), [("7", 7.0), ("864000", 60.0), ("9" * 400, 60.0), ("soon", None)])
 @in_loop
-async def test_the_server_may_say_when_to_come_again(tmp_path: Path) -> None:
-    wire = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"
+async def test_the_server_may_say_when_to_come_again(tmp_path: Path, asked: str, wait_s: float | None) -> None:
+    wire = f"HTTP/1.1 429 Too Many Requests\r\nRetry-After: {asked}\r\nContent-Length: 0\r\n\r\n".encode()
     async with answering(tmp_path, wire) as api:
         with pytest.raises(ApiError) as raised:
             await api.request("GET", PODS)
-    assert raised.value.retry_after_s == 7.0
+    assert raised.value.retry_after_s == wait_s
 
 
 @pytest.mark.parametrize("answer", [(), (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{",), (b"SMTP ready\r\n",)])
