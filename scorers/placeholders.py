@@ -21,6 +21,8 @@ SOURCE_FPS = 24.0
 AUDIO_CHARACTERS_PER_TOKEN = 4
 MOST_DIGITS = 6
 """A side of a million pixels is nobody's."""
+MOST = 1e9
+"""Of seconds or frames a second: who asks for more means nothing, and a product of such numbers is no count."""
 VIDEO_FPS = "x-llm-d-video-fps"
 VIDEO_DURATION = "x-llm-d-video-duration-seconds"
 VIDEO_RESOLUTION = "x-llm-d-video-resolution"
@@ -177,9 +179,9 @@ def _is_count(text: str) -> bool:
 
 
 def _positive(text: str) -> float:
-    """A number above 0; 0 for anything else."""
+    """A number above 0, MOST at most; 0 for anything else."""
     try:
         value = float(text)
     except ValueError:
         return 0.0
-    return value if 0.0 < value < inf else 0.0
+    return min(value, MOST) if 0.0 < value < inf else 0.0

@@ -119,6 +119,8 @@ def test_an_image_cannot_claim_more_than_the_limit() -> None:
         ("video", "u", {}, {}, 20 * 225),
         ("video", "u", {}, {"x-llm-d-video-duration-seconds": "3"}, 6 * 225),
         ("video", "u", {}, {"x-llm-d-video-duration-seconds": "nan"}, 20 * 225),
+        ("video", "u", {}, {"x-llm-d-video-duration-seconds": "1.7e308"}, 131_072),
+        ("video", "u", {"video": {"frames": {"mode": "strided"}}}, {"x-llm-d-video-fps": "1.7e308"}, 131_072),
         ("video", "u", {}, {"x-llm-d-video-resolution": "1024x10"}, 20 * 10),
         ("video", "u", {"video": {"frames": {"sampled": {"sampleFPS": 1, "temporalPatchSize": 2}}}}, {}, 5 * 225),
         ("video", "u", {"video": {"frames": {"maxFrames": 4}}}, {}, 4 * 225),
