@@ -26,7 +26,7 @@ from epp.route import Router
 from epp.types import Refused, Request
 from epp.workers import control
 from epp.workers import messages as say
-from epp.workers.link import joined
+from epp.workers.link import Link, joined
 from epp.workers.reads import prompts_are_read
 from epp.workers.session import Session
 from epp.workers.shared import Elsewhere, SharedCounts
@@ -134,11 +134,15 @@ class Decider:
             if not self._sessions:
                 self._none.set()
 
+        def begun(link: Link[say.FromEdge]) -> None:
+            # Before anything is heard: requests may wait in the socket already, and their answers need the link.
+            session.link = link
+            link.say(self._reading())
+            link.say(self._standing())
+
         self._sessions[edge] = session
         self._none.clear()
-        session.link = await joined(end, say.from_edge, session.hear, lost)
-        session.link.say(self._reading())
-        session.link.say(self._standing())
+        await joined(end, say.from_edge, session.hear, lost, begun)
 
     def _tallied(self, edge: int, tally: say.Tally) -> None:
         self._metrics.tallied(f"edge-{edge}", tally)

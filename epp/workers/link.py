@@ -24,9 +24,13 @@ class Link(asyncio.Protocol, Generic[Heard]):
     """Frames are a length and an array of messages. `lost` hears, once, that the other side is gone."""
 
     def __init__(
-        self, decode: Callable[[bytes], list[Heard]], hear: Callable[[Heard], None], lost: Callable[[], None]
+        self,
+        decode: Callable[[bytes], list[Heard]],
+        hear: Callable[[Heard], None],
+        lost: Callable[[], None],
+        begun: Callable[[Link[Heard]], None] | None = None,
     ) -> None:
-        self._decode, self._hear, self._lost = decode, hear, lost
+        self._decode, self._hear, self._lost, self._begun = decode, hear, lost, begun
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._said: list[bytes] = []
@@ -68,6 +72,8 @@ class Link(asyncio.Protocol, Generic[Heard]):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=MOST_UNREAD_BYTES)
+        if self._begun is not None:
+            self._begun(self)
 
     def pause_writing(self) -> None:
         self.full = True
@@ -127,10 +133,16 @@ class Link(asyncio.Protocol, Generic[Heard]):
 
 
 async def joined(
-    end: socket.socket, decode: Callable[[bytes], list[Heard]], hear: Callable[[Heard], None], lost: Callable[[], None]
+    end: socket.socket,
+    decode: Callable[[bytes], list[Heard]],
+    hear: Callable[[Heard], None],
+    lost: Callable[[], None],
+    begun: Callable[[Link[Heard]], None] | None = None,
 ) -> Link[Heard]:
-    """The link over one end of a socket pair."""
+    """The link over one end of a socket pair. `begun` is called before anything is heard, which may be before this
+    returns.
+    """
     loop = asyncio.get_running_loop()
     end.setblocking(False)
-    _, link = await loop.create_unix_connection(lambda: Link(decode, hear, lost), sock=end)
+    _, link = await loop.create_unix_connection(lambda: Link(decode, hear, lost, begun), sock=end)
     return link

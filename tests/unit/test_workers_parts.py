@@ -109,6 +109,30 @@ def test_a_link_is_full_while_much_that_it_said_is_unread() -> None:
     assert asyncio.run(fullness()) == [False, True]
 
 
+def test_a_link_is_known_before_what_waits_in_its_socket_is_heard() -> None:
+    async def told() -> list[str]:
+        got: list[str] = []
+        heard = asyncio.Event()
+        one, other = socket.socketpair()
+        frame = say.encode([say.Begun(1)])
+        one.sendall(LENGTH.pack(len(frame)) + frame)
+
+        def hear(_: say.FromEdge) -> None:
+            got.append("heard")
+            heard.set()
+
+        def begun(link: Link[say.FromEdge]) -> None:
+            got.append(f"begun, alive: {link.alive}")
+
+        link = await joined(other, say.from_edge, hear, lambda: None, begun)
+        await heard.wait()
+        link.close()
+        one.close()
+        return got
+
+    assert asyncio.run(told()) == ["begun, alive: True", "heard"]
+
+
 @pytest.mark.parametrize("count", [1, 15, 16, 70_000])
 def test_messages_encoded_one_by_one_are_an_array(count: int) -> None:
     messages: list[say.FromEdge] = [say.Begun(number) for number in range(count)]
