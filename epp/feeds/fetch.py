@@ -238,7 +238,9 @@ async def fetch(http: Session, url: URL, tls: ssl.SSLContext | None) -> bytes:
     try:
         answer = await http.get(url, tls)
     except (HttpError, CutOffError, OSError, ValueError) as error:
-        raise ScrapeError(_kind(error), f"{type(error).__name__}: {error}") from error
+        # asyncio's own time-out says nothing.
+        said = str(error) or f"no whole answer in {http.timeout_s:g} s"
+        raise ScrapeError(_kind(error), f"{type(error).__name__}: {said}") from error
     if answer.status != 200:
         raise ScrapeError("status", f"answered {answer.status}, not 200")
     return answer.body

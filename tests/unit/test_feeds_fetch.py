@@ -163,7 +163,7 @@ def test_what_is_no_page_is_told_apart(answer: Answer, kind: str) -> None:
 def test_a_slow_page_is_given_up(answer: Answer) -> None:
     with pytest.raises(ScrapeError) as failure:
         got(answer, timeout_s=0.2)
-    assert failure.value.kind == "timeout"
+    assert (failure.value.kind, str(failure.value)) == ("timeout", "TimeoutError: no whole answer in 0.2 s")
 
 
 def test_on_kept_connections_each_slow_page_is_given_up_in_its_time_and_asked_anew_afterwards() -> None:
