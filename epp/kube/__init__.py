@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises at what no API server says."""
+
 
 class ApiError(Exception):
     """The API server refused a request, or did not answer it.

@@ -24,7 +24,7 @@ from kubernetes.aio.config.incluster_config import (
     InClusterConfigLoader,
 )
 
-from epp.kube import ApiError, CredentialsError
+from epp.kube import UNREADABLE, ApiError, CredentialsError
 
 CONNECT_S = 5.0
 RENEW_EVERY_S = 5.0
@@ -200,7 +200,7 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[list[bytes]]:
 def _refusal(answer: aiohttp.ClientResponse, body: bytes) -> ApiError:
     try:
         status = msgspec.json.decode(body, type=_Status)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         status = _Status(body[:200].decode("utf-8", "replace").strip() or str(answer.reason))
     after = answer.headers.get("Retry-After", "")
     wait_s = min(float(after), LONGEST_WAIT_S) if after.isascii() and after.isdigit() else None

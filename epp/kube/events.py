@@ -8,10 +8,12 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from epp.kube import ApiError
+from epp.kube import UNREADABLE, ApiError
 from epp.kube.records import Event, Failure, ListMeta, Page, RawEvent, RawPage, Record
 
 R = TypeVar("R", bound=Record)
+LONGEST_VERSION = 40
+"""Digits; etcd counts to 2^63."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,11 @@ class Decoder(Generic[R]):
         try:
             page = self._page.decode(body)
             return page.metadata, list(page.items or ())
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNREADABLE:
             pass  # one object of 500 may be broken: below each is decoded by itself
         try:
             raw = msgspec.json.decode(body, type=RawPage)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise ApiError(0, f"a list that can't be read: {error}", "Garbled") from None
         return raw.metadata, [self._object(one) for one in raw.items or ()]
 
@@ -60,7 +62,7 @@ class Decoder(Generic[R]):
             event = self._event.decode(line)
             kind, found = event.type, event.object
             version = found.metadata.resource_version
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNREADABLE:
             return self._odd(line)
         if kind in {"BOOKMARK", "ERROR"}:
             return self._odd(line)
@@ -75,7 +77,7 @@ class Decoder(Generic[R]):
                 raise ApiError(failure.code, failure.message, failure.reason)
             if event.type == "BOOKMARK":
                 return Seen(_identity(event.object)[1], None)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise ApiError(0, f"a line that can't be read: {error}", "Garbled") from None
         found = self._object(event.object)
         if not isinstance(found, Broken):
@@ -85,7 +87,7 @@ class Decoder(Generic[R]):
     def _object(self, raw: msgspec.Raw) -> R | Broken:
         try:
             return self._record.decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             name, version = _identity(raw)
             return Broken(name, version, str(error))
 
@@ -103,7 +105,7 @@ def _identity(raw: msgspec.Raw) -> tuple[str, str]:
     """Name and resourceVersion of an object whose other parts can't be read."""
     try:
         found = msgspec.json.decode(raw, type=_Identified).metadata
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return "", ""
     return found.name, found.resource_version
 
@@ -118,4 +120,8 @@ def by_name(objects: list[R | Broken]) -> Iterator[tuple[str, R | Broken]]:
 
 def older(version: str, than: str) -> bool:
     """Whether a resourceVersion is surely of a former state; versions that are no numbers tell nothing."""
-    return version.isdecimal() and than.isdecimal() and int(version) < int(than)
+    return _counts(version) and _counts(than) and int(version) < int(than)
+
+
+def _counts(version: str) -> bool:
+    return version.isdecimal() and len(version) <= LONGEST_VERSION

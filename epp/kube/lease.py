@@ -11,7 +11,8 @@ from uuid import uuid4
 
 import msgspec
 
-from epp.kube import ApiError
+from epp.kube import UNREADABLE, ApiError
+from epp.kube.events import older
 
 LONGEST_S = 3600
 """A duration beyond an hour is somebody's slip of the pen; it counts as none told."""
@@ -70,8 +71,7 @@ class Lease:
 
     def older_than(self, other: Lease) -> bool:
         """Whether it is surely a former state; versions that are no numbers tell nothing."""
-        mine, theirs = self.version, other.version
-        return mine.isdecimal() and theirs.isdecimal() and int(mine) < int(theirs)
+        return older(self.version, other.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def read_lease(body: bytes | msgspec.Raw) -> Lease:
     try:
         wire = msgspec.json.decode(body, type=_Wire)
         version = msgspec.json.decode(wire.metadata, type=_Metadata).resource_version
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise ApiError(0, f"what came is no Lease: {error}") from None
     spec: Mapping[str, object] = wire.spec if isinstance(wire.spec, dict) else {}
     return Lease(

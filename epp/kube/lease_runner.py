@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from epp.kube import ApiError
+from epp.kube import UNREADABLE, ApiError
 from epp.kube.lease import Claim, Lease, Timings, read_lease, written
 from epp.kube.lease_elector import Elector, Read, Wait
 from epp.kube.lease_troubles import Troubles
@@ -240,10 +240,10 @@ class Election:
     def _heard(self, line: bytes) -> None:
         try:
             event = msgspec.json.decode(line, type=_Event)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise ApiError(0, f"the watch told no event: {error}") from None
         if event.type == "ERROR":
-            raise ApiError(0, f"the watch ended: {bytes(event.object[:200]).decode(errors='replace')}")
+            raise ApiError(0, f"the watch ended: {bytes(event.object)[:200].decode(errors='replace')}")
         if event.type == "BOOKMARK":
             return
         lease = read_lease(event.object)

@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from epp.kube import ApiError
+from epp.kube import UNREADABLE, ApiError
 
 TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
@@ -147,7 +147,7 @@ class Reviewer:
         answer = await self._api.request("POST", path, body=review, timeout_s=REQUEST_S)
         try:
             return msgspec.json.decode(answer, type=kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise ApiError(0, f"{path}: what came is no review: {error}") from None
 
     def _unknown(self, error: ApiError) -> Verdict:

@@ -53,6 +53,11 @@ class LeaseServer:
     def holder(self) -> object:
         return None if self.lease is None else self.lease["spec"].get("holderIdentity")
 
+    def break_watches(self) -> None:
+        """As an API server does that has forgotten what came since."""
+        status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
+        self._tell("ERROR", status)
+
     def end_watches(self) -> None:
         for events in self._watchers:
             events.put_nowait(b"")

@@ -51,7 +51,16 @@ def test_an_error_event_is_raised(record: type[Any]) -> None:
 
 @pytest.mark.parametrize(
     "found",
-    [b"not json", b'{"type": "ADDED"', b'{"type": "ADDED"}', b'{"object": {}}', b"[]", b'{"type":"ADDED","object":7}'],
+    [
+        b"not json",
+        b'{"type": "ADDED"',
+        b'{"type": "ADDED"}',
+        b'{"object": {}}',
+        b"[]",
+        b'{"type":"ADDED","object":7}',
+        b"[" * 5_000,
+    ],
+    ids=len,
 )
 def test_a_line_that_is_none_is_garbled(found: bytes) -> None:
     decoder = Decoder(Pod)
@@ -88,9 +97,10 @@ def test_a_page_may_say_null_for_no_items() -> None:
     assert Decoder(Pod).page(b'{"metadata": {"resourceVersion": "1"}, "items": null}')[1] == []
 
 
-def test_a_page_that_is_none_is_garbled() -> None:
+@pytest.mark.parametrize("found", [b"<html>proxy</html>", b"[" * 100_000, b'{"items": [' + b"[" * 5_000], ids=len)
+def test_a_page_that_is_none_is_garbled(found: bytes) -> None:
     with pytest.raises(ApiError) as raised:
-        Decoder(Pod).page(b"<html>proxy</html>")
+        Decoder(Pod).page(found)
     assert raised.value.reason == "Garbled"
 
 

@@ -47,7 +47,14 @@ def test_what_has_no_version_is_no_lease(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("mine", "theirs", "older"),
-    [("9", "10", True), ("10", "9", False), ("10", "10", False), ("", "10", False), ("a", "10", False)],
+    [
+        ("9", "10", True),
+        ("10", "9", False),
+        ("10", "10", False),
+        ("", "10", False),
+        ("a", "10", False),
+        ("9" * 5000, "10", False),
+    ],
 )
 def test_versions_that_are_numbers_tell_which_is_older(mine: str, theirs: str, older: bool) -> None:
     assert Lease(version=mine).older_than(Lease(version=theirs)) is older

@@ -373,6 +373,23 @@ def test_a_watch_that_ends_is_begun_again_at_once() -> None:
     virtually(test)
 
 
+def test_a_watch_that_tells_of_an_error_is_begun_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        server = LeaseServer()
+        one, two = candidate(server, "a"), candidate(server, "b")
+        async with running(one):
+            await when(lambda: one.leading)
+            async with running(two):
+                await asyncio.sleep(5)
+                server.break_watches()
+                await asyncio.sleep(20)
+                await one.release()
+                assert await when(lambda: two.leading) < 0.1
+
+    virtually(test)
+    assert "too old resource version" in caplog.text
+
+
 def test_a_deleted_lease_costs_nobody_the_lead() -> None:
     async def test() -> None:
         server, told = LeaseServer(), list[tuple[str, bool]]()
