@@ -149,8 +149,11 @@ class Account:
         return metadata
 
     def _blame(self, kind: str) -> None:
-        self._router.health.failure(self._picked_key(), self._router.now())
-        self._router.observer.failed(self._picked_key(), kind)
+        key = self._picked_key()
+        if key in self._router.pool:
+            # Requests often fail because their endpoint has just gone, and nobody would forget it a second time.
+            self._router.health.failure(key, self._router.now())
+        self._router.observer.failed(key, kind)
 
     def _take_report(self, headers: Headers) -> None:
         """Use the engine's load report, if there is one."""

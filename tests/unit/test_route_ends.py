@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from epp.pool.health import IN_A_ROW
-from epp.types import Decision, Refused, Request
+from epp.types import Change, Decision, Refused, Request
 from tests.unit.kit import A, World, response_body, response_headers, said, set_headers
 
 PROMPT = {"model": "m", "prompt": "hello"}
@@ -40,6 +40,17 @@ def test_responses_that_are_missing_at_once_cool_the_endpoint() -> None:
         dialogue.close("client-disconnect")
     assert A.key in world.health.cooling(world.clock())
     assert world.notes.all("failed") == ["missing"] * IN_A_ROW
+
+
+def test_nothing_is_remembered_of_an_endpoint_that_has_gone() -> None:
+    world = World()
+    under_way = [world.asked(PROMPT)[0] for _ in range(IN_A_ROW)]
+    world.pool.apply(Change(gone=(A.key,)))
+    world.health.forget(A.key)
+    for dialogue in under_way:
+        dialogue.close("client-disconnect")
+    assert world.notes.all("failed") == ["missing"] * IN_A_ROW
+    assert world.health.cooling(world.clock()) == {}
 
 
 def test_a_hook_that_refuses_the_engines_answer_ends_the_request_as_an_error() -> None:
