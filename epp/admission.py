@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Any
 
 from epp.account import Account
 from epp.flow.ticket import DISPATCHED
@@ -38,7 +38,7 @@ class Queueing:
         if ticket.state is DISPATCHED:
             return decide()
         waiting.outcome = asyncio.get_running_loop().create_future()
-        return waiting.answer()
+        return waiting
 
     def wake(self) -> None:
         """Something may have freed a place: look once for all that this turn of the loop brings."""
@@ -52,7 +52,7 @@ class Queueing:
 
 
 class _Waiting:
-    """One request in the queue."""
+    """One request in the queue. Await it for its answer, or leave it where the client has left before that."""
 
     __slots__ = ("_account", "_decide", "outcome")
 
@@ -65,18 +65,21 @@ class _Waiting:
     def go(self) -> None:
         """Its turn: decide, and charge, before the next one is looked at."""
         if self.outcome.cancelled():
-            # The client left in this very turn of the loop: `answer` hears of it in the next, and gives the place back.
+            # The client left in this very turn of the loop: `_answer` hears of it in the next and gives the place back.
             return
         try:
             self.outcome.set_result(self._decide())
-        except Exception as error:  # noqa: BLE001 - `answer` raises it
+        except Exception as error:  # noqa: BLE001 - `_answer` raises it
             self.outcome.set_exception(error)
 
     def refuse(self, refusal: Refused) -> None:
         if not self.outcome.cancelled():
             self.outcome.set_exception(refusal)
 
-    async def answer(self) -> Forward:
+    def __await__(self) -> Generator[Any, None, Forward]:
+        return self._answer().__await__()
+
+    async def _answer(self) -> Forward:
         try:
             forward = await self.outcome
             return forward if isinstance(forward, Forward) else await forward

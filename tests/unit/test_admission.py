@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,14 +13,17 @@ import pytest
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
 
 from epp.admission import Queueing
+from epp.bodies.parsed import Parsed
 from epp.extproc.dialogue import Dialogue
 from epp.flow.control import FlowControl
 from epp.flow.settings import BandRules, FlowRules
 from epp.plan import Measured, Setup
 from epp.plugins import Plugin, PluginType
 from epp.rewrites import Steering
+from epp.rules import Asked
 from epp.scheduler import Bound
 from epp.signals import Provides, column
+from epp.types import Outcome
 from tests.unit.kit import World, request_body, request_headers, response_body, response_headers, said, setup
 from tests.unit.virtual_time import run_virtually
 
@@ -99,6 +103,22 @@ def test_one_that_must_wait_goes_when_the_one_before_it_ends() -> None:
         before.close("client-disconnect")
         assert first(await waiting).HasField("request_headers")
         assert world.notes.inflight_requests == 1
+
+    run_virtually(work())
+
+
+def test_one_whose_client_leaves_at_once_leaves_nothing_behind() -> None:
+    async def work() -> None:
+        world = Queued()
+        world.enter()
+        before = world.flow.state()["requests"]
+        account = world.router.open(0.0)
+        waiting = account.pick(Asked({}, {}, "/v1/completions", Parsed("completions", "m")))
+        assert (before, world.flow.state()["requests"]) == (0, 1)
+        account.settle(Outcome(usage=None, status=0, cause="error", ttft_s=None, duration_s=0.0))
+        del waiting  # nobody awaits it any more; a coroutine would complain
+        gc.collect()
+        assert world.flow.state()["requests"] == 0
 
     run_virtually(work())
 
