@@ -27,6 +27,8 @@ LIVED_S = 30.0
 """Whatever lived so long starts anew at once."""
 KILL_S = 2.0
 """What is to end and has not by then is killed."""
+UNSERVED_S = 5.0
+"""So long clients wait in the kernel's queue for an edge; then they are turned away, since nobody else tells them."""
 log = logging.getLogger("epp.workers")
 
 
@@ -124,6 +126,8 @@ class Parent:
         self._leaving = False
         """The decider ends, told to or not, and the edges with it: clients wait for the next."""
         self._accepting = False
+        self._unserved = False
+        """No edge has served for UNSERVED_S: clients are turned away until one does."""
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> int:
@@ -168,6 +172,7 @@ class Parent:
                     self._introduce(edge)
             case control.Standing():
                 worker.standing = message
+                self._unserved = False
                 self._take_clients()
             case control.Leaving():
                 self._leaving = True
@@ -209,8 +214,9 @@ class Parent:
         pause_s = worker.pause_s()
         why = f"signal {-code}" if code < 0 else f"exit code {code}"
         log.error("%s ended with %s; starting it again", worker.name, why, extra={"in_s": pause_s})
-        if not any(edge.standing for edge in self._edges):
+        if not self._unserved and not self._served:
             self._refuse_clients()
+            asyncio.get_running_loop().call_later(UNSERVED_S, self._turn_away)
         asyncio.get_running_loop().call_later(pause_s, self._start, worker)
 
     def _finish(self, code: int) -> None:
@@ -223,6 +229,16 @@ class Parent:
         if not self._accepting and not self._leaving and self._listening.fileno() >= 0:
             self._accepting = True
             asyncio.get_running_loop().add_reader(self._listening.fileno(), self._accept)
+
+    @property
+    def _served(self) -> bool:
+        return any(edge.standing for edge in self._edges)
+
+    def _turn_away(self) -> None:
+        if not self._served and not self._unserved:
+            log.warning("no edge serves: connections are closed until one does")
+            self._unserved, self._leaving = True, False
+            self._take_clients()
 
     def _refuse_clients(self) -> None:
         """They wait in the kernel's queue until somebody can take them."""
@@ -245,7 +261,8 @@ class Parent:
             if edge.control is not None and edge.control.say(control.Serve(), [client.fileno()]):
                 edge.given += 1
                 return
-        log.warning("connection closed: no edge takes it")
+        if not self._unserved:
+            log.warning("connection closed: no edge takes it")
 
 
 def _load(edge: Worker) -> tuple[int, int]:

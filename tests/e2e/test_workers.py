@@ -102,6 +102,20 @@ def test_without_its_decider_the_picker_answers_503_until_there_is_another(two: 
     assert children(two, "decider") != [decider]
 
 
+def test_where_no_edge_can_serve_clients_hear_so(two: Picker, proxied: Proxied, tmp_path: Path) -> None:
+    """An edge serves once a decider has told it how to read; a decider may be unable to start."""
+    proxy = proxied(two, threads=1)
+    config = tmp_path / "config.yaml"
+    good = config.read_text()
+    config.write_text("{")
+    for child in (*children(two, "decider"), *children(two, "edge")):
+        os.kill(child, signal.SIGKILL)
+    two.child.line("no edge serves: connections are closed until one does")
+    assert {ask(proxy.port, completion()).status for _ in range(3)} <= {500, 503, 504}
+    config.write_text(good)
+    assert settles(200, lambda: ask(proxy.port, completion()).status, within_s=20.0) == 200
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_drain_lets_open_streams_end_and_leaves_no_process(number: int, two: Picker, proxied: Proxied) -> None:
     proxy = proxied(two)
