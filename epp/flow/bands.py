@@ -11,6 +11,9 @@ from epp.flow.settings import BandRules, FlowRules
 IDLE_S = 600.0
 """A band that nothing speaks for goes after so long without a request."""
 
+MOST_IDLE = 50
+"""Of such bands; beyond them who was idle for longest goes at once, since each request looks at all bands."""
+
 
 class Bands:
     """All bands, highest priority first."""
@@ -42,6 +45,10 @@ class Bands:
         for priority in before - self._known:
             self.by_priority[priority].used_at = now
         self._make(self._lasting())
+        idle = [band for band in self._passing() if not band.waiting]
+        for band in sorted(idle, key=lambda band: band.used_at)[:-MOST_IDLE]:
+            del self.by_priority[band.priority]
+        self._sort()
 
     def use(self, rules: FlowRules) -> None:
         """New rules for all bands. Requests stay where they are unless their band has other policies."""
@@ -55,13 +62,17 @@ class Bands:
 
     def collect(self, now: float) -> bool:
         """Drop bands idle for IDLE_S that nothing speaks for; whether there are others to be looked at later."""
-        lasting = self._lasting()
-        passing = [band for band in self.order if band.priority not in lasting]
+        passing = self._passing()
         for band in passing:
             if not band.waiting and now - band.used_at >= IDLE_S:
                 del self.by_priority[band.priority]
         self._sort()
         return any(band.priority in self.by_priority for band in passing)
+
+    def _passing(self) -> list[Band]:
+        """Those that nothing speaks for."""
+        lasting = self._lasting()
+        return [band for band in self.order if band.priority not in lasting]
 
     def _lasting(self) -> set[int]:
         return {0, *self._known, *[rules.priority for rules in self._rules.bands]}

@@ -136,6 +136,17 @@ def test_a_band_that_nothing_speaks_for_goes_after_ten_idle_minutes() -> None:
     assert [one["priority"] for one in world.flow.state()["bands"]] == [3, 0]
 
 
+def test_of_many_bands_that_nothing_speaks_for_the_latest_stay() -> None:
+    world = busy()
+    world.flow.objectives([1])
+    world.enter("a", priority=1)
+    for priority in range(2, 1000):
+        world.advance(0.01)
+        world.flow.objectives([priority])
+    found = [one["priority"] for one in world.flow.state()["bands"]]
+    assert found == [*range(999, 948, -1), 1, 0]
+
+
 def test_a_band_that_is_used_stays() -> None:
     world = busy()
     for _ in range(10):
