@@ -18,6 +18,8 @@ FAST_S: Final = 0.5
 """No response within so long after the pick means that the endpoint failed: an engine that refuses or drops
 connections fails at once, a client that leaves waited longer. Only Envoy before 1.37 ends such a stream without a word,
 later ones say 503."""
+OUR_DOING: Final = frozenset((UNSEEN, "evicted"))
+"""Causes of an end before any response that say nothing of the endpoint."""
 HeadAnswer = tuple[dict[str, str], tuple[str, ...]]
 """Headers to set besides our mark, headers to remove."""
 
@@ -157,7 +159,7 @@ class Exchange:
         if self._settled:
             return {}
         self._settled = True
-        silent = self._status == 0 and self._forward is not None and cause != UNSEEN
+        silent = self._status == 0 and self._forward is not None and cause not in OUR_DOING
         if silent and self._now() - self._forwarded_at < FAST_S:
             self._failure = "missing"
         return self.books.settle(self._outcome(cause))

@@ -282,6 +282,7 @@ def test_a_sheddable_request_in_flight_is_ended_for_a_more_important_one(answeri
         assert (told.status.code, told.body) == (429, b"request evicted by flow control")
         assert victim.over
         assert [outcome.cause for outcome in world.notes.all("ended")] == ["evicted"]
+        assert world.notes.all("failed") == [], "it was not the endpoint that ended it"
 
     run_virtually(work())
 
