@@ -148,6 +148,9 @@ class Edge:
 
         links.append(await joined(end, say.from_decider, self._hear, lost))
         if links[0].alive:
+            if self._desk.link is not None:
+                # The decider before this one has died; its end has not been read yet, and nobody answers any more.
+                self._desk.abandoned()
             self._desk.link = links[0]
             # This decider has heard of none of the streams that are open.
             self._watch.opened, self._watch.closed = self._watch.count, []

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from epp.bodies.parsed import Parsed
 from epp.extproc.held import HeldBytes
+from epp.options import parse
 from epp.plugins import Plugin, PluginType
+from epp.rules import Asked
 from epp.types import Refused, Request
 from epp.workers import messages as say
+from epp.workers.edge import Edge
 from epp.workers.link import LENGTH, MOST_UNREAD_BYTES, Link, joined
 from epp.workers.reads import reads_prompts
 from epp.workers.shared import Elsewhere, SharedCounts, Slot
@@ -131,6 +135,24 @@ def test_a_link_is_known_before_what_waits_in_its_socket_is_heard() -> None:
         return got
 
     assert asyncio.run(told()) == ["begun, alive: True", "heard"]
+
+
+def test_what_the_decider_before_was_asked_is_answered_when_another_is_met_first() -> None:
+    async def status() -> int:
+        pairs = [socket.socketpair() for _ in range(3)]
+        edge = Edge(parse(["--config-text={}", "--secure-serving=false"], {}), pairs[0][0])
+        await edge._join(pairs[1][0])
+        waiting = edge._desk.open(0.0).pick(Asked({}, {}, "/", Parsed("raw")))
+        await edge._join(pairs[2][0])
+        with pytest.raises(Refused) as refused:
+            async with asyncio.timeout(10):
+                await waiting
+        for pair in pairs:
+            pair[1].close()
+        await edge.run()
+        return refused.value.status
+
+    assert asyncio.run(status()) == 503
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 70_000])
