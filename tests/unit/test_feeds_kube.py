@@ -336,3 +336,17 @@ async def test_a_rotated_token_is_taken_up(tmp_path: Path) -> None:
         server.faults.cut_watches()
         server.create(pod("b", "10.0.0.2"))
         await found.shows("a-rank-0", "b-rank-0")
+
+
+@in_loop
+async def test_an_objective_that_changes_leaves_the_rewrites_as_they_are(tmp_path: Path) -> None:
+    objects = (pool(), objective("one", 1), rewrite("r", "m", "n"))
+    async with serving(*objects) as server, following(server, tmp_path) as found:
+        await until(lambda: found.steering.objectives and found.steering.rewrites.models)
+        before = found.steering.rewrites
+        server.create(objective("two", 2))
+        await until(lambda: len(found.steering.objectives) == 2)
+        assert found.steering.rewrites is before
+        server.create(rewrite("other", "a", "b"))
+        await until(lambda: found.steering.rewrites.find("a"))
+        assert found.steering.rewrites is not before
