@@ -75,6 +75,8 @@ class _Waiting:
     def refuse(self, refusal: Refused) -> None:
         if not self.outcome.cancelled():
             self.outcome.set_exception(refusal)
+            # Its client may leave in this very turn and nobody look: no error that the log must tell of.
+            self.outcome.exception()
 
     def __await__(self) -> Generator[Any, None, Forward]:
         return self._answer().__await__()

@@ -192,6 +192,8 @@ class RemoteBooks(Struct, eq=False):
             return
         if isinstance(told, BaseException):
             asking.set_exception(told)
+            # Who waits may leave in this very turn and never look: no error that the log must tell of.
+            asking.exception()
         else:
             asking.set_result(told)
 

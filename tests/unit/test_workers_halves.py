@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,6 +16,7 @@ from epp.bodies import Parsed, Parsers
 from epp.bodies.passthrough import PassthroughParser
 from epp.bodies.usage import Unread
 from epp.plan import Measured
+from epp.rules import Asked
 from epp.scheduler import Bound
 from epp.signals import Provides
 from epp.types import Decision, Media, Outcome, Refused, Request, Usage
@@ -248,6 +250,19 @@ def test_without_a_decider_requests_get_503_and_those_on_their_way_go_on() -> No
         assert (two.desk.undecided, two.desk.open_books) == (1, {})
 
     told(story)
+
+
+def test_nobody_need_look_at_the_answer_when_the_decider_dies(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(two: Pair) -> None:
+        waiting = two.desk.open(0.0).pick(Asked({}, {}, "/", Parsed("raw")))
+        await two.settled()
+        await two.lose()
+        del waiting
+        gc.collect()
+        await asyncio.sleep(0)
+
+    told(story, slow())
+    assert "never retrieved" not in caplog.text
 
 
 def test_nothing_more_is_asked_of_a_decider_that_does_not_read() -> None:
