@@ -85,7 +85,7 @@ def scored_by(scorer: object) -> Profile:
 
 def test_a_vote_that_did_not_count_is_told() -> None:
     made = setup(profiles={"default": scored_by(lambda endpoints: np.full(len(endpoints), 2.0))})
-    assert simulate(rules(made, ()), SCENE, iter([one(), one()])).flaws == {"mine: range": 2}
+    assert simulate(rules(made, ()), SCENE, iter([one(), one()])).flaws == {"mine: range (cut off at 0 and 1)": 2}
 
 
 def test_adapters_are_the_model_that_is_asked_for() -> None:
