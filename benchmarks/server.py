@@ -35,7 +35,7 @@ from epp.extproc.dialogue import Dialogue
 from epp.extproc.held import HeldBytes
 
 METHOD = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
-CONNECTIONS, STREAMS, REQUESTS, ROUNDS = 2, 32, 12_000, 3
+CONNECTIONS, STREAMS, REQUESTS, ROUNDS = 2, 32, 12_000, 9
 OPEN_STREAMS = 5_000
 ENDPOINTS = 10
 PAGE = """\
