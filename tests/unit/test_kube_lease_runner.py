@@ -50,6 +50,16 @@ async def when(true: Callable[[], bool], within: float = 60.0) -> float:
     return asyncio.get_running_loop().time() - began
 
 
+@asynccontextmanager
+async def led(server: LeaseServer) -> AsyncIterator[tuple[Election, Election]]:
+    """Two candidates, of whom the first leads and the second waits."""
+    one, two = candidate(server, "a"), candidate(server, "b")
+    async with running(one):
+        await when(lambda: one.leading)
+        async with running(two):
+            yield one, two
+
+
 def virtually(test: Callable[[], Awaitable[None]]) -> None:
     async def wrapped() -> None:
         await test()
@@ -97,13 +107,10 @@ def test_labels_of_others_stay_when_the_lease_is_renewed() -> None:
 def test_a_leader_renews_every_two_seconds_and_a_follower_asks_for_nothing() -> None:
     async def test() -> None:
         server = LeaseServer()
-        one, two = candidate(server, "a"), candidate(server, "b")
-        async with running(one):
-            await when(lambda: one.leading)
-            async with running(two):
-                await asyncio.sleep(5)
-                server.asked.clear()
-                await asyncio.sleep(60)
+        async with led(server):
+            await asyncio.sleep(5)
+            server.asked.clear()
+            await asyncio.sleep(60)
         assert {method for _, method in server.asked} == {"PUT"}
         assert len(server.asked) == 30
 
@@ -203,12 +210,9 @@ def test_a_release_gives_up_in_time_when_nobody_answers(caplog: pytest.LogCaptur
 def test_a_follower_has_nothing_to_release() -> None:
     async def test() -> None:
         server = LeaseServer()
-        one, two = candidate(server, "a"), candidate(server, "b")
-        async with running(one):
-            await when(lambda: one.leading)
-            async with running(two):
-                await asyncio.sleep(3)
-                assert await two.release()
+        async with led(server) as (one, two):
+            await asyncio.sleep(3)
+            assert await two.release()
             assert (server.holder, one.leading) == ("a", True)
 
     virtually(test)
@@ -346,13 +350,10 @@ def test_a_missing_namespace_is_told_once_and_tried_again(caplog: pytest.LogCapt
 def test_without_the_right_to_watch_a_released_lease_is_found_by_polling() -> None:
     async def test() -> None:
         server = LeaseServer(refuse={"WATCH": 403})
-        one, two = candidate(server, "a"), candidate(server, "b")
-        async with running(one):
-            await when(lambda: one.leading)
-            async with running(two):
-                await asyncio.sleep(10)
-                await one.release()
-                assert await when(lambda: two.leading) <= 3.1
+        async with led(server) as (one, two):
+            await asyncio.sleep(10)
+            await one.release()
+            assert await when(lambda: two.leading) <= 3.1
 
     virtually(test)
 
@@ -360,15 +361,12 @@ def test_without_the_right_to_watch_a_released_lease_is_found_by_polling() -> No
 def test_a_watch_that_ends_is_begun_again_at_once() -> None:
     async def test() -> None:
         server = LeaseServer()
-        one, two = candidate(server, "a"), candidate(server, "b")
-        async with running(one):
-            await when(lambda: one.leading)
-            async with running(two):
-                await asyncio.sleep(5)
-                server.end_watches()
-                await asyncio.sleep(0.01)
-                await one.release()
-                assert await when(lambda: two.leading) < 0.1
+        async with led(server) as (one, two):
+            await asyncio.sleep(5)
+            server.end_watches()
+            await asyncio.sleep(0.01)
+            await one.release()
+            assert await when(lambda: two.leading) < 0.1
 
     virtually(test)
 
@@ -376,15 +374,12 @@ def test_a_watch_that_ends_is_begun_again_at_once() -> None:
 def test_a_watch_that_tells_of_an_error_is_begun_again(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         server = LeaseServer()
-        one, two = candidate(server, "a"), candidate(server, "b")
-        async with running(one):
-            await when(lambda: one.leading)
-            async with running(two):
-                await asyncio.sleep(5)
-                server.break_watches()
-                await asyncio.sleep(20)
-                await one.release()
-                assert await when(lambda: two.leading) < 0.1
+        async with led(server) as (one, two):
+            await asyncio.sleep(5)
+            server.break_watches()
+            await asyncio.sleep(20)
+            await one.release()
+            assert await when(lambda: two.leading) < 0.1
 
     virtually(test)
     assert "too old resource version" in caplog.text
