@@ -113,7 +113,7 @@ def remarks(tally: Tally, decisions: Sequence[Tree]) -> list[str]:
     """What a reader of the figures must know besides them."""
     found = [f"{count} requests failed: {why}" for why, count in tally.errors.items()]
     flaws = Counter([f"{flaw['plugin']} ({flaw['rule']})" for each in decisions for flaw in each["flaws"]])
-    found += [f"{count} decisions without the vote of {by}" for by, count in flaws.items()]
+    found += [f"{count} decisions with a flaw of {by}" for by, count in flaws.items()]
     late = Quantiles.of(tally.late_s).p99
     if late > LATE_S:
         found.append(f"this machine was too busy: requests were sent up to {seconds(late)} late")

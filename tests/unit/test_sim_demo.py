@@ -172,7 +172,7 @@ def test_what_makes_figures_doubtful_is_remarked_upon() -> None:
     flawed = {"flaws": [{"plugin": "queue-scorer", "rule": "suspended"}]}
     assert remarks(tally, [flawed, {"flaws": []}, flawed]) == [
         "2 requests failed: status 503",
-        "2 decisions without the vote of queue-scorer (suspended)",
+        "2 decisions with a flaw of queue-scorer (suspended)",
         "this machine was too busy: requests were sent up to 200 ms late",
     ]
     assert remarks(Tally(late_s=[LATE_S / 2]), [{"flaws": []}]) == []
