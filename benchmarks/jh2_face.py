@@ -92,7 +92,7 @@ class Face(asyncio.Protocol):
             message, call.wire = call.wire[5 : 5 + length], call.wire[5 + length :]
             replies = call.dialogue.receive(message)
             if not isinstance(replies, list):
-                raise NotImplementedError("a benchmark's configuration has no slow signals")
+                raise RuntimeError("only for configurations without slow signals, as the benchmarks' are")
             self._say(number, call, replies)
 
     def _say(self, number: int, call: Call, replies: list[bytes]) -> None:

@@ -36,6 +36,8 @@ from epp.extproc.held import HeldBytes
 
 METHOD = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 CONNECTIONS, STREAMS, REQUESTS, ROUNDS = 2, 32, 12_000, 9
+SETTLE_S = 2.0
+"""Until every endpoint has been read and what is only done at the start is done."""
 OPEN_STREAMS = 5_000
 ENDPOINTS = 10
 PAGE = """\
@@ -121,7 +123,7 @@ def picker(folder: Path, metrics_port: int, *, tls: bool = False) -> Iterator[tu
     flags = [f"--config-file={folder / 'config.yaml'}", f"--secure-serving={str(tls).lower()}", f"--grpc-port={port}"]
     flags += [f"--grpc-health-port={free_port()}", f"--metrics-port={free_port()}", "--drain-timeout=0"]
     with process([sys.executable, "-m", "epp", *flags], port) as pid:
-        time.sleep(2)
+        time.sleep(SETTLE_S)
         yield pid, port
 
 
